@@ -1,0 +1,209 @@
+"""What is run: Variant (the network), Recipe (everything else), Run (Variant x Recipe x seed).
+
+Values only, standard library only: planning a study never imports torch. A wrong value is refused where it
+is made, with its name, its value and the rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+
+class UserError(Exception):
+    """A mistake a person can mend: one sentence with the name, the value and the remedy. Exit code 2."""
+
+
+Block = Literal[
+    "simple", "simple-G", "simple-D", "bottleneck", "bottleneck-G", "bottleneck-D", "bottleneck-DG", "ip"
+]
+BLOCKS: tuple[str, ...] = get_args(Block)
+# Blocks per stage (paper, Table 1). Depths 18 and 34 stack simple blocks, the others bottlenecks.
+STAGES: dict[int, tuple[int, int, int, int]] = {
+    18: (2, 2, 2, 2),
+    26: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+SIMPLE_DEPTHS = (18, 34)
+
+
+def require(ok: bool, name: str, value: object, rule: str) -> None:
+    """Raise UserError "`name` (=value) rule." unless ok."""
+    if not ok:
+        raise UserError(f"`{name}` (={value}) {rule}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One network of the study.
+
+    block: the residual block; "bottleneck-D" is ir-CSN, "ip" is ip-CSN, "simple"/"bottleneck" are ResNet3D.
+    depth: 18 or 34 for simple blocks, 26, 50, 101 or 152 for bottlenecks; 26 has no expansion, the deeper ones x4.
+    groups: groups of the convolutions marked G ("-G": the 3x3x3; "-DG": both 1x1x1). Must divide width.
+    width: channels of the stem and of stage conv2_x (64 in the paper); the stages have width x 1, 2, 4, 8.
+    interior_relu: ip only: ReLU between the extra 1x1x1 and the depthwise convolution (released code: none).
+    pool1: 1x3x3 max pooling, stride 1x2x2, after the stem (on in the paper's 224-pixel networks).
+
+    Raises UserError where a value breaks its rule.
+    """
+
+    block: Block = "bottleneck"
+    depth: int = 26
+    groups: int = 1
+    width: int = 64
+    interior_relu: bool = False
+    pool1: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.block in BLOCKS, "block", self.block, f"must be one of {', '.join(BLOCKS)}")
+        require(self.depth in STAGES, "depth", self.depth, f"must be one of {', '.join(map(str, STAGES))}")
+        depths = SIMPLE_DEPTHS if self.block.startswith("simple") else tuple(d for d in STAGES if d not in SIMPLE_DEPTHS)
+        require(
+            self.depth in depths, "depth", self.depth, f"must be one of {', '.join(map(str, depths))} for block {self.block!r}"
+        )
+        require(self.width >= 1, "width", self.width, "must be at least 1")
+        if self.block.endswith("G"):
+            require(self.groups >= 2, "groups", self.groups, f"must be at least 2 for block {self.block!r}")
+            require(self.width % self.groups == 0, "groups", self.groups, f"must divide `width` (={self.width})")
+        else:
+            require(self.groups == 1, "groups", self.groups, f"must be 1 for block {self.block!r}, which has no group convolution")
+        require(not self.interior_relu or self.block == "ip", "interior_relu", self.interior_relu, "belongs to block 'ip' only")
+
+    @property
+    def expansion(self) -> int:
+        """Output channels of a block over its inner channels: 4 for depths 50, 101, 152, else 1."""
+        return 4 if self.depth in (50, 101, 152) else 1
+
+    @property
+    def slug(self) -> str:
+        """Readable name: block (with its group count), depth, width, and what differs from the default."""
+        block = self.block + (str(self.groups) if self.groups > 1 else "")
+        return f"{block}-{self.depth}-w{self.width}" + ("-relu" if self.interior_relu else "") + ("" if self.pool1 else "-nopool")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovingDigits:
+    """The built-in set: handwritten digits moving over texture, 10 digits x 8 motions = 80 classes.
+
+    train, test: videos of each split. size: frame side, pixels. frames: frames per video. noise: standard
+    deviation of the per-frame noise, of 255. texture: contrast of the static background, of 255. seed: of the drawing.
+    """
+
+    train: int
+    test: int
+    size: int = 40
+    frames: int = 16
+    noise: int = 12
+    texture: int = 50
+    seed: int = 0
+    kind: Literal["moving-digits"] = "moving-digits"
+
+    def __post_init__(self) -> None:
+        for name in ("train", "test"):
+            value = getattr(self, name)
+            require(value >= 80 and value % 80 == 0, name, value, "must be a multiple of 80 (10 digits x 8 motions)")
+        require(self.size % 8 == 0 and self.size >= 32, "size", self.size, "must be a multiple of 8, at least 32")
+        require(self.frames >= 2, "frames", self.frames, "must be at least 2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything but the network: data, clip, augmentation, schedule, batch, test protocol.
+
+    scale: name of the scale. data: the data set. width: channels that stand for the paper's 64.
+    frames, stride: T frames, every stride-th. crop: side of the square crop, pixels. resize: (low, high) range of the short side
+    drawn in training, its low end is the short side in test; None keeps the pixels. mirror: random left-right flip.
+    epochs of clips_per_epoch clips (temporal jitter: a video may be drawn more than once an epoch, or not at all);
+    warmup epochs of linear rise to lr, then half a cosine to 0.
+    batch: global batch, clips; micro_batch: clips of one forward, whose batch-norm statistics are shared.
+    momentum (Nesterov); weight_decay: on weights and BN gamma, not on biases and BN beta.
+    test_clips x test_crops views a video (crops 1: centre; 3: along the longer side) of test_crop pixels.
+    """
+
+    scale: str
+    data: MovingDigits
+    width: int = 64
+    pool1: bool = True
+    frames: int = 8
+    stride: int = 2
+    crop: int = 224
+    resize: tuple[int, int] | None = None
+    mirror: bool = False
+    mean: tuple[float, float, float] = (0.43216, 0.394666, 0.37645)
+    std: tuple[float, float, float] = (0.22803, 0.22145, 0.216989)
+    epochs: int = 45
+    warmup: int = 10
+    clips_per_epoch: int = 1_000_000
+    lr: float = 0.64
+    batch: int = 512
+    micro_batch: int = 8
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    precision: Literal["fp32", "bf16"] = "fp32"
+    test_clips: int = 10
+    test_crops: Literal[1, 3] = 1
+    test_crop: int = 224
+
+    def __post_init__(self) -> None:
+        require(self.frames >= 2, "frames", self.frames, "must be at least 2")
+        require(self.stride >= 1, "stride", self.stride, "must be at least 1")
+        require(self.crop >= 32, "crop", self.crop, "must be at least 32")
+        require(self.batch % self.micro_batch == 0, "micro_batch", self.micro_batch, f"must divide `batch` (={self.batch})")
+        require(0 <= self.warmup < self.epochs, "warmup", self.warmup, f"must lie below `epochs` (={self.epochs})")
+        require(
+            self.clips_per_epoch % self.batch == 0, "clips_per_epoch", self.clips_per_epoch, f"must be a multiple of `batch` (={self.batch})"
+        )
+        require(self.test_crops in (1, 3), "test_crops", self.test_crops, "must be 1 or 3")
+        span = (self.frames - 1) * self.stride + 1
+        require(
+            span <= self.data.frames, "frames", self.frames,
+            f"at stride {self.stride} span {span} frames, more than the {self.data.frames} of a video of {self.data.kind}",
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.clips_per_epoch // self.batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Variant x Recipe x seed, identified by its content: equal content, equal name, trained once."""
+
+    variant: Variant
+    recipe: Recipe
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Readable slug and the first 10 hex digits of the SHA-256 of the content."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return f"{self.recipe.scale}-{self.variant.slug}-s{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `Run.from_dict` gives the Run back."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @staticmethod
+    def from_dict(content: dict[str, Any]) -> Run:
+        """The Run of `to_dict`; raises UserError naming the first field that is unknown or missing."""
+        try:
+            recipe = dict(content["recipe"])
+            for name in ("resize", "mean", "std"):
+                recipe[name] = tuple(recipe[name]) if recipe[name] is not None else None
+            recipe["data"] = MovingDigits(**recipe["data"])
+            return Run(variant=Variant(**content["variant"]), recipe=Recipe(**recipe), seed=content["seed"])
+        except (KeyError, TypeError) as error:
+            raise UserError(f"The run description is damaged or of another version ({error}); make it again with --plan.") from None
+
+
+def changed(value: Any, **changes: Any) -> Any:
+    """dataclasses.replace that names the known fields when a name is wrong."""
+    known = [f.name for f in fields(value)]
+    for name in changes:
+        require(name in known, "field", name, f"must be one of {', '.join(known)}")
+    return replace(value, **changes)
