@@ -98,8 +98,8 @@ class MovingDigits:
     test: int
     size: int = 40
     frames: int = 16
-    noise: int = 12
-    texture: int = 50
+    noise: int = 8
+    texture: int = 20
     seed: int = 0
     kind: Literal["moving-digits"] = "moving-digits"
 

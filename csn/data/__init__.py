@@ -1,0 +1,38 @@
+"""Videos to clips to batches: decode, sample, augment; one file per data set.
+
+The letters, once for the whole package: B clips of a batch, C channels, T frames of a clip, H and W height and width in
+pixels, V videos, N views of a video, K classes.
+
+    video file -> uint8 (T, H, W, 3) -> clip float (3, T, H, W) -> batch (B, 3, T, H, W) -> logits (B, K)
+    test: (V videos, N views, K) -> softmax, mean over N -> (V, K)
+
+A data set is a function that gives a Split; nothing is skipped silently: what is missing or damaged is named there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled video. path: of the file, or of a folder of numbered frames. labels: class indices, one or more.
+    video: its id, unique in the split."""
+
+    path: Path
+    labels: tuple[int, ...]
+    video: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The videos of one split, in a fixed order, with the class names in official order.
+
+    missing: videos that the annotation names and the disk lacks. fingerprint: digest of what was found.
+    """
+
+    samples: tuple[Sample, ...]
+    classes: tuple[str, ...]
+    missing: tuple[str, ...] = field(default=(), repr=False)
+    fingerprint: str = ""
