@@ -1,0 +1,155 @@
+"""From a Split to batches: the training stream and the test views of a Recipe.
+
+Every sample's randomness comes from (seed, epoch, position) alone, so workers, world size and interruptions change nothing.
+A damaged video is replaced in training by the next one of the split, and named; in test it counts as a miss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from csn.data import Sample, Split, moving_digits
+from csn.data.video import VideoError, probe, read_frames
+from csn.data.views import augment, crops, jittered, uniform
+from csn.spec import Recipe, UserError
+
+MOST_DAMAGED = 0.05  # of a split; more than this is an error, before time is wasted
+Batch = tuple[Tensor, Tensor, list[str]]  # uint8 (B, T, H, W, 3), labels (B,), names of videos found damaged
+
+
+def load(recipe: Recipe, root: Path, split: str) -> Split:
+    """The videos of "train" or "test" of the Recipe's data set below root. Raises UserError."""
+    return moving_digits.load(recipe.data, root, split)
+
+
+class Reader:
+    """Frames of a sample through the one door. keep: decode whole videos once and keep them in memory (small sets)."""
+
+    def __init__(self, keep: bool) -> None:
+        self.keep = keep
+        self.kept: dict[Path, NDArray[np.uint8]] = {}
+
+    def length(self, sample: Sample) -> int:
+        """Frames of the video; raises VideoError."""
+        return len(self.whole(sample)) if self.keep else probe(sample.path).frames
+
+    def whole(self, sample: Sample) -> NDArray[np.uint8]:
+        if sample.path not in self.kept:
+            self.kept[sample.path] = read_frames(sample.path, range(probe(sample.path).frames))
+        return self.kept[sample.path]
+
+    def frames(self, sample: Sample, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """uint8 (n, H, W, 3); raises VideoError."""
+        return self.whole(sample)[indices] if self.keep else read_frames(sample.path, indices)
+
+
+class TrainClips(Dataset[tuple[Tensor, int, list[str]]]):
+    """Training clips by (epoch, position): uint8 (T, crop, crop, 3), label, damaged videos met on the way."""
+
+    def __init__(self, split: Split, recipe: Recipe, seed: int, reader: Reader) -> None:
+        self.split, self.recipe, self.seed, self.reader = split, recipe, seed, reader
+        self.orders: dict[int, NDArray[np.int64]] = {}
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Video of every position of an epoch: shuffled passes over the split, one after the other."""
+        if epoch not in self.orders:
+            rng = np.random.default_rng([self.seed, epoch])
+            n, need = len(self.split.samples), self.recipe.clips_per_epoch
+            passes = [rng.permutation(n) for _ in range(-(-need // n))]
+            self.orders = {epoch: np.concatenate(passes)[:need]}
+        return self.orders[epoch]
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, list[str]]:
+        epoch, position = key
+        rng = np.random.default_rng([self.seed, epoch, position])
+        recipe, samples = self.recipe, self.split.samples
+        index, damaged = int(self.order(epoch)[position]), []
+        while True:
+            sample = samples[index]
+            try:
+                indices = jittered(self.reader.length(sample), recipe.frames, recipe.stride, rng)
+                video = self.reader.frames(sample, indices)
+                break
+            except VideoError:
+                damaged.append(sample.video)
+                if len(damaged) > MOST_DAMAGED * len(samples):
+                    raise UserError(too_many(len(damaged), len(samples))) from None
+                index = (index + 1) % len(samples)
+        clip = augment(video, recipe.crop, recipe.resize, recipe.mirror, rng)
+        label = sample.labels[int(rng.integers(len(sample.labels)))]
+        return torch.from_numpy(np.ascontiguousarray(clip)), label, damaged
+
+
+class TestVideos(Dataset[tuple[Tensor, int, bool]]):
+    """All views of a video by index: uint8 (N, T, crop, crop, 3), its index, whether it could be read."""
+
+    def __init__(self, split: Split, recipe: Recipe, reader: Reader) -> None:
+        self.split, self.recipe, self.reader = split, recipe, reader
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, bool]:
+        recipe, sample = self.recipe, self.split.samples[index]
+        try:
+            indices = uniform(self.reader.length(sample), recipe.frames, recipe.stride, recipe.test_clips)
+            short = recipe.resize[0] if recipe.resize else None
+            used = np.unique(indices)
+            video = self.reader.frames(sample, used)
+            views = [crop for clip in indices for crop in crops(video[np.searchsorted(used, clip)], recipe.test_crop, short, recipe.test_crops)]
+        except VideoError:
+            side = recipe.test_crop
+            return torch.zeros((0, recipe.frames, side, side, 3), dtype=torch.uint8), index, False
+        return torch.from_numpy(np.stack(views)), index, True
+
+
+def too_many(damaged: int, videos: int) -> str:
+    return (
+        f"{damaged} of {videos} videos are damaged, more than {MOST_DAMAGED:.0%};"
+        " run `python -m csn.data scan` on the data folder and replace what it lists."
+    )
+
+
+def collate(items: list[tuple[Tensor, int, list[str]]]) -> Batch:
+    clips, labels, damaged = zip(*items, strict=True)
+    return torch.stack(clips), torch.tensor(labels), [name for names in damaged for name in names]
+
+
+def keys(recipe: Recipe, step: int, rank: int, size: int) -> Iterator[list[tuple[int, int]]]:
+    """(epoch, position) of the micro-batches of this rank from global step `step` to the end of training.
+
+    A step takes `batch` consecutive positions, cut into micro-batches; each rank takes a contiguous block of them, so
+    the samples of a step and of each micro-batch are the same whatever the world size.
+    """
+    share = recipe.batch // size
+    for now in range(step, recipe.epochs * recipe.steps_per_epoch):
+        epoch, k = divmod(now, recipe.steps_per_epoch)
+        first = k * recipe.batch + rank * share
+        for start in range(first, first + share, recipe.micro_batch):
+            yield [(epoch, position) for position in range(start, start + recipe.micro_batch)]
+
+
+def train_batches(
+    split: Split, recipe: Recipe, seed: int, step: int, reader: Reader, rank: int = 0, size: int = 1, workers: int = 0, pin: bool = False
+) -> Iterator[Batch]:
+    """The micro-batches from global step `step` on, read by `workers` processes (0: in this one)."""
+    data = TrainClips(split, recipe, seed, reader)
+    loader = DataLoader(data, batch_sampler=keys(recipe, step, rank, size), num_workers=workers, collate_fn=collate, pin_memory=pin)
+    return iter(loader)
+
+
+def test_videos(split: Split, recipe: Recipe, reader: Reader, rank: int = 0, size: int = 1, workers: int = 0) -> Iterator[tuple[Tensor, int, bool]]:
+    """The views of every size-th video from rank on: each video once, no padding."""
+    indices = list(range(rank, len(split.samples), size))
+    return iter(DataLoader(TestVideos(split, recipe, reader), batch_size=None, sampler=indices, num_workers=workers))
+
+
+def normalise(clips: Tensor, recipe: Recipe) -> Tensor:
+    """uint8 (B, T, H, W, 3) -> float (B, 3, T, H, W) on the same device, (x / 255 - mean) / std; channels_last_3d in memory."""
+    mean = torch.tensor(recipe.mean, device=clips.device) * 255
+    scale = 1 / (torch.tensor(recipe.std, device=clips.device) * 255)
+    return ((clips.float() - mean) * scale).permute(0, 4, 1, 2, 3)

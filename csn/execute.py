@@ -1,0 +1,262 @@
+"""One Run -> one record, resumable, at most once.
+
+    HOME/runs/<run>/run.json         what is run
+                    progress.json    where it stands, about once a second
+                    last.ckpt        the state of training (before.ckpt: the one before)
+                    record.json      the result, written once, last; or why it failed
+                    scores.npz       per-video probabilities on the test videos
+                    weights.safetensors   the final network
+
+`python -m csn.execute RUN.json --home DIR` runs one; it is what every launcher starts, here or on a cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import io
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from csn.spec import Run, UserError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STOPPED = 75  # exit code of a run that was asked to stop and has saved its state
+
+
+class Held(UserError):
+    """Another process is working on this run."""
+
+
+def folder_of(run: Run, home: Path) -> Path:
+    return home / "runs" / run.name
+
+
+def read_record(run: Run, home: Path) -> dict[str, Any] | None:
+    """The record of run, or None when there is none. Raises UserError when the file is damaged."""
+    path = folder_of(run, home) / "record.json"
+    try:
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict) or record.get("run") != run.name:
+            raise ValueError("it names another run")
+        return record
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise UserError(f"The record {path} is damaged ({error}); delete it and run again: its weights are kept and retested.") from None
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold folder's lock; the system frees it however the process ends. Raises Held when another process has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("a+")
+    except OSError as error:
+        raise UserError(f"Cannot write the run folder {folder} ({error.strerror}); give another with --home.") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise Held(f"Run {folder.name} is being worked on by {file.read().strip() or 'another process'}; wait for it or stop it.") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def code_version() -> dict[str, Any]:
+    """commit of the code that runs, and the digest of what differs from it ("dirty"; None when nothing does)."""
+    if os.environ.get("CSN_COMMIT"):  # a snapshot without its git folder names its commit here
+        return {"commit": os.environ["CSN_COMMIT"], "dirty": os.environ.get("CSN_DIRTY") or None}
+
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True, check=False)
+        return done.stdout if done.returncode == 0 else ""
+
+    # results and notebooks are outputs: they change nothing that runs
+    changes = git("diff", "HEAD", "--", "csn", "experiments", "requirements.txt")
+    return {"commit": git("rev-parse", "--short=12", "HEAD").strip(), "dirty": sha256(changes.encode()).hexdigest()[:12] if changes else None}
+
+
+def environment(device: Any, threads: int) -> dict[str, Any]:
+    """Device, versions, threads, host: what a record says about where it was made."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    names = ("torch", "torchvision", "numpy", "decord", "av", "submitit")
+    return {
+        "device": name, "device_type": device.type, "threads": threads, "host": socket.gethostname(),
+        "python": platform.python_version(), "versions": {n: installed(n) for n in names},
+    }  # fmt: skip
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except ImportError:
+        return None
+
+
+def cpu_name() -> str:
+    """The processor's model as Linux names it, or what Python knows."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def warn_about(torch: Any) -> None:
+    """Name the versions whose 3D convolutions are known to be wrong or slow."""
+    if torch.__version__.startswith("2.9."):
+        print("warning: torch 2.9 has faults in Conv3d (bf16 memory and speed); use 2.10 or later.", file=sys.stderr)
+    cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None
+    if cudnn and 90800 <= cudnn < 91100:
+        print(f"warning: cuDNN {cudnn} (9.8 to 9.10) has faults in Conv3d; use 9.11 or later.", file=sys.stderr)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    from csn.checkpoints import write_atomic
+
+    write_atomic(path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads: int = 1, workers: int = 0, checkpoint_every: float = 60.0) -> dict[str, Any]:
+    """The record of run: the one on disk, or a new one after training (resumed where it stopped) and testing.
+
+    Raises Held when another process works on the run, csn.train.Stopped after SIGTERM, SIGINT or SIGUSR2 (state saved),
+    UserError for what a person can mend. A divergence or a crash is recorded with its reason; a crash is tried again.
+    """
+    import torch
+
+    from csn.train import Diverged, Place, Stopped
+
+    folder = folder_of(run, home)
+    with held(folder):
+        record = read_record(run, home)
+        if record is not None and not record.get("retry"):
+            return record
+        warn_about(torch)
+        torch.set_num_threads(threads)
+        device = torch.device(device_name)
+        asked: list[int] = []
+        before = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        began = time.monotonic()
+
+        def report(**facts: Any) -> None:
+            write_json(folder / "progress.json", {"run": run.name, "pid": os.getpid(), "host": socket.gethostname(),
+                                                  "time": time.time(), "elapsed": time.monotonic() - began, **facts})  # fmt: skip
+
+        base = {"run": run.name, "spec": run.to_dict(), "started": started, **code_version(), **environment(device, threads)}
+        place = Place(device, workers=workers, checkpoint_every=checkpoint_every, stop=lambda: bool(asked), report=report)
+        try:
+            write_json(folder / "run.json", run.to_dict())
+            record = {**base, **work(run, folder, data, place)}
+        except (Stopped, UserError):
+            raise
+        except Diverged as error:
+            record = {**base, "error": str(error)}
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            record = {**base, "error": reason, "traceback": traceback.format_exc(), "retry": True}
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        write_json(folder / "record.json", record)
+        (folder / "progress.json").unlink(missing_ok=True)
+        return record
+
+
+def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
+    """Train, test on both splits, write weights and scores; the measured part of the record."""
+    import numpy as np
+    import safetensors.torch
+
+    from csn import checkpoints
+    from csn.cost import count
+    from csn.data.loader import Reader, load
+    from csn.evaluate import evaluate
+    from csn.train import train
+
+    recipe = run.recipe
+    place.report(phase="data")
+    train_split, test_split = load(recipe, data, "train"), load(recipe, data, "test")
+    reader = Reader(keep=True)
+    trained = train(run, train_split, reader, folder, place)
+    began, last = time.monotonic(), [0.0]
+
+    def tick(done: int, total: int, phase: str) -> None:
+        if time.monotonic() - last[0] > 1:
+            last[0] = time.monotonic()
+            place.report(phase=phase, step=done, steps=total)
+
+    test = evaluate(trained.net, test_split, recipe, reader, place.device, place.workers, tick=lambda d, t: tick(d, t, "test"))
+    fit = evaluate(trained.net, train_split, recipe, reader, place.device, place.workers, tick=lambda d, t: tick(d, t, "train videos"))
+    cost = count(trained.net, (3, recipe.frames, recipe.crop, recipe.crop))
+    scores = io.BytesIO()
+    np.savez_compressed(scores, probs=test.probs.astype(np.float16), labels=test.labels, clip=test.clip, videos=np.array(test.videos))
+    checkpoints.write_atomic(folder / "scores.npz", scores.getvalue())
+    tensors = {name: t.contiguous() for name, t in trained.net.state_dict().items()}
+    checkpoints.write_atomic(folder / "weights.safetensors", safetensors.torch.save(tensors, {"run": json.dumps(run.to_dict())}))
+    checkpoints.discard(folder)
+    return {
+        "params": cost.params, "flops": cost.flops, "interactions": cost.interactions, "uncounted": list(cost.uncounted),
+        "train_top1": fit.video_top(1), "clip_top1": test.clip_top1, "video_top1": test.video_top(1), "video_top5": test.video_top(5),
+        "n_videos": len(test.videos), "n_train_videos": len(fit.videos), "history": trained.history,
+        "data": {"train": train_split.fingerprint, "test": test_split.fingerprint},
+        "damaged_videos": {"train": sorted({*trained.damaged, *fit.damaged}), "test": list(test.damaged)},
+        "damaged_checkpoints": trained.broken, "seconds": trained.seconds + time.monotonic() - began, "train_seconds": trained.seconds,
+    }  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m csn.execute", description="Run one run.json to its record, resuming where it stopped.")
+    parser.add_argument("run", type=Path, help="run.json: the content of a Run")
+    parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of runs/ and results/")
+    parser.add_argument("--data", type=Path, help="folder of the data sets (HOME/data)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; part of what makes results equal to the last bit")
+    parser.add_argument("--workers", type=int, default=0, help="loader processes")
+    parser.add_argument("--checkpoint-every", type=float, default=60.0, help="seconds between checkpoints")
+    args = parser.parse_args(arguments)
+    from csn.train import Stopped
+
+    try:
+        run = Run.from_dict(json.loads(args.run.read_text()))
+        record = execute(run, args.home, args.data or args.home / "data", args.device, args.threads, args.workers, args.checkpoint_every)
+    except Stopped as stop:
+        print(f"{stop}; the state is saved, the same command goes on from there.", file=sys.stderr)
+        return STOPPED
+    except (OSError, ValueError) as error:
+        print(f"error: cannot read the run description {args.run} ({error}); make it again.", file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if "error" in record:
+        print(f"failed: {record['error']}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

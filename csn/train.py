@@ -1,0 +1,208 @@
+"""The one training loop: SGD with Nesterov momentum, warm-up then half a cosine, a fixed global batch, exact resume.
+
+The global batch of the Recipe is reached as world size x accumulation x micro-batch. The micro-batch fixes the batch-norm
+statistics, and the running statistics follow the order of the micro-batches in the step, so the mathematics of a step is
+the same on any number of processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from math import cos, isfinite, pi
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from csn import checkpoints
+from csn.data import Split
+from csn.data.loader import MOST_DAMAGED, Reader, normalise, too_many, train_batches
+from csn.resnet3d import build
+from csn.spec import Recipe, Run, UserError, require
+
+
+class Stopped(Exception):
+    """Training was asked to stop and has saved its state; running it again goes on from there."""
+
+
+class Diverged(Exception):
+    """The loss is not a finite number any more. The same Run would diverge again."""
+
+
+@dataclass
+class Place:
+    """Where a run computes: nothing here changes its result (beyond rounding).
+
+    device; rank and size of this process among those that share the run; workers: loader processes; checkpoint_every:
+    seconds between checkpoints; stop(): whether to save and leave; report(**facts): progress, about once a second.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    rank: int = 0
+    size: int = 1
+    workers: int = 0
+    checkpoint_every: float = 60.0
+    stop: Callable[[], bool] = lambda: False
+    report: Callable[..., None] = lambda **_: None
+
+
+@dataclass
+class Trained:
+    """net: the final network. history: one dict an epoch (epoch, lr, loss, clip_top1 while training). damaged: videos that
+    were replaced. broken: checkpoints found damaged at the start. seconds: of training, all sittings together."""
+
+    net: nn.Module
+    history: list[dict[str, float]]
+    damaged: list[str]
+    broken: list[str]
+    seconds: float
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear rise over the warm-up epochs, then half a cosine to 0 at the last step."""
+    warm, total = recipe.warmup * recipe.steps_per_epoch, recipe.epochs * recipe.steps_per_epoch
+    if step < warm:
+        return recipe.lr * (step + 1) / warm
+    return recipe.lr * 0.5 * (1 + cos(pi * (step - warm) / (total - warm)))
+
+
+def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """Nesterov SGD; decay on convolution and classifier weights and BN gamma, none on biases and BN beta."""
+    decay = [p for name, p in net.named_parameters() if not name.endswith("bias")]
+    free = [p for name, p in net.named_parameters() if name.endswith("bias")]
+    groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True, fused=True)
+
+
+class RunningStatistics:
+    """Batch-norm running statistics of a step that several processes share.
+
+    One process would fold the n micro-batches of a step in order: r' = (1-m)^n r + m sum_i (1-m)^(n-i) s_i. Each process
+    folds its own contiguous block; `merge` puts the blocks together, so all hold what one process would.
+    """
+
+    def __init__(self, net: nn.Module, place: Place, blocks: int) -> None:
+        self.norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm3d)]
+        self.place, self.blocks = place, blocks
+        self.before = self.flat()
+
+    def flat(self) -> Tensor:
+        return torch.cat([t for m in self.norms for t in (m.running_mean, m.running_var)])  # type: ignore[arg-type]
+
+    def merge(self) -> None:
+        rank, size, keep = self.place.rank, self.place.size, (1 - float(self.norms[0].momentum or 0)) ** self.blocks
+        own = (self.flat() - keep * self.before) * keep ** (size - 1 - rank)
+        dist.all_reduce(own)
+        merged = own + keep**size * self.before
+        at = 0
+        for norm in self.norms:
+            for t in (norm.running_mean, norm.running_var):
+                assert isinstance(t, Tensor)
+                t.copy_(merged[at : at + len(t)])
+                at += len(t)
+        self.before = merged
+
+
+def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place) -> Trained:
+    """Train run on split, resuming from the newest whole checkpoint of folder, to the last epoch.
+
+    Raises Stopped after saving when place.stop() says so, Diverged when the loss is not finite, UserError for what a
+    person can mend. On a CPU with the same number of threads, interrupted and resumed equals uninterrupted, bit for bit.
+    """
+    recipe, device = run.recipe, place.device
+    blocks = recipe.batch // recipe.micro_batch
+    require(blocks % place.size == 0, "processes", place.size, f"must divide the {blocks} micro-batches of a step")
+    torch.manual_seed(run.seed)
+    net = build(run.variant, len(split.classes), recipe.frames).to(device, memory_format=torch.channels_last_3d)
+    sgd = optimizer(net, recipe)
+    step, history, damaged, seconds = 0, [], set[str](), 0.0
+    sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, hits of this epoch, this rank's share
+    state, broken = checkpoints.load(folder)
+    if state is not None:
+        net.load_state_dict(state["net"])
+        sgd.load_state_dict(state["sgd"])
+        step, history, damaged, seconds = state["step"], state["history"], set(state["damaged"]), state["seconds"]
+        sums += state["sums"].to(device) if place.rank == 0 else 0
+    shared: nn.Module = net
+    if place.size > 1:
+        shared = nn.parallel.DistributedDataParallel(net, broadcast_buffers=False)
+    statistics = RunningStatistics(net, place, blocks // place.size) if place.size > 1 else None
+
+    def save() -> None:
+        total = reduced(sums, place)
+        if place.rank == 0:
+            spent = seconds + time.monotonic() - began
+            state = {"net": net.state_dict(), "sgd": sgd.state_dict(), "step": step, "history": history}
+            checkpoints.save(folder, {**state, "damaged": sorted(damaged), "seconds": spent, "sums": total.cpu()})
+
+    began = saved = reported = time.monotonic()
+    batches = train_batches(split, recipe, run.seed, step, reader, place.rank, place.size, place.workers, device.type == "cuda")
+    steps = recipe.epochs * recipe.steps_per_epoch
+    net.train()
+    while step < steps:
+        for group in sgd.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        sgd.zero_grad()
+        for k in range(blocks // place.size):
+            clips, labels, bad = next(batches)
+            damaged.update(bad)
+            if len(damaged) > MOST_DAMAGED * len(split.samples):
+                raise UserError(too_many(len(damaged), len(split.samples)))
+            clips, labels = clips.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            last = k == blocks // place.size - 1
+            with nullcontext() if last or place.size == 1 else shared.no_sync():  # type: ignore[operator]
+                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                    logits = shared(normalise(clips, recipe))
+                loss = F.cross_entropy(logits.float(), labels)
+                # DDP averages over the processes; the sum over all micro-batches must be the mean over the batch
+                (loss * (place.size / blocks)).backward()
+            sums += torch.stack([loss.detach().double() * len(labels), (logits.argmax(1) == labels).sum().double()])
+        sgd.step()
+        if statistics is not None:
+            statistics.merge()
+        step += 1
+        now = time.monotonic()
+        epoch_ends = step % recipe.steps_per_epoch == 0
+        if epoch_ends or now - reported > 1:
+            loss_sum, hits = reduced(sums, place).tolist() if epoch_ends else (sums * place.size).tolist()
+            seen = recipe.batch * ((step - 1) % recipe.steps_per_epoch + 1)
+            if not isfinite(loss_sum):
+                epoch = (step - 1) // recipe.steps_per_epoch + 1
+                raise Diverged(f"the loss is {loss_sum} in epoch {epoch} of {recipe.epochs}, by step {step} of {steps}")
+            facts = {"loss": loss_sum / seen, "clip_top1": 100 * hits / seen}
+            place.report(phase="train", step=step, steps=steps, epoch=(step - 1) // recipe.steps_per_epoch + 1, epochs=recipe.epochs, **facts)
+            reported = now
+        if epoch_ends:
+            history.append({"epoch": step // recipe.steps_per_epoch, "lr": learning_rate(recipe, step - 1), **facts})
+            sums.zero_()
+        stop, due = agreed(place.stop(), now - saved > place.checkpoint_every, place)
+        if stop or due or step == steps:
+            save()
+            saved = time.monotonic()
+        if stop and step < steps:
+            raise Stopped(f"stopped at step {step} of {steps}")
+    return Trained(net, history, sorted(damaged), broken, seconds + time.monotonic() - began)
+
+
+def reduced(sums: Tensor, place: Place) -> Tensor:
+    """sums added up over the processes of the run."""
+    if place.size == 1:
+        return sums
+    total = sums.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def agreed(stop: bool, due: bool, place: Place) -> tuple[bool, bool]:
+    """Whether any process was asked to stop, and whether the first one's clock says to save: the same answer on all."""
+    if place.size == 1:
+        return stop, due
+    flags = torch.tensor([stop, due and place.rank == 0], dtype=torch.int32, device=place.device)
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags[0]), bool(flags[1])
