@@ -110,6 +110,10 @@ class MovingDigits:
         require(self.size % 8 == 0 and self.size >= 32, "size", self.size, "must be a multiple of 8, at least 32")
         require(self.frames >= 2, "frames", self.frames, "must be at least 2")
 
+    @property
+    def classes(self) -> int:
+        return 80
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

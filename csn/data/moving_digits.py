@@ -60,9 +60,8 @@ def draw(spec: MovingDigits, split: str, index: int) -> NDArray[np.uint8]:
     n, size = spec.frames, spec.size
     unit = size / 40.0
     texture = gaussian_filter(rng.normal(size=(size, size)), 2 * unit)
-    background = rng.uniform(70, 186) + rng.normal(0, 15, size=3) + texture[:, :, None] * (spec.texture / texture.std())
-    # the digit differs in brightness from what is behind it, lighter or darker
-    offset = rng.choice((-1.0, 1.0)) * rng.uniform(50, 100) + rng.normal(0, 15, size=3)
+    background = rng.uniform(40, 130) + rng.normal(0, 15, size=3) + texture[:, :, None] * (spec.texture / texture.std())
+    offset = rng.uniform(60, 110) + rng.normal(0, 15, size=3)  # the digit is lighter than what is behind it
     time = np.arange(n) - (n - 1) / 2
     path = np.zeros((n, 2))
     angle = np.full(n, rng.uniform(-12, 12))

@@ -1,0 +1,230 @@
+"""The flags that every table script shares: `main(table)` is all a script in experiments/ calls.
+
+    (no flag)   run here what is missing, then show
+    --plan      runs, cost, state and estimated time; imports no torch
+    --show      collect, write the CSV and the figure, print the table and the verdicts
+    --only LABEL.. --seeds 0 1 2 --scale small --data DIR --device cpu|cuda --home DIR --jobs N
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from csn.execute import REPOSITORY, folder_of
+from csn.recipes import SCALES, SEEDS, recipe_of
+from csn.spec import Recipe, Run, UserError
+from csn.table import Row, Table, collect, cost_key, count_costs, csv_path, planned_costs, read_lines, runs_of
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one sentence."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{message[0].upper()}{message[1:]}; --help lists the flags.")
+
+
+def parser_of(table: Table) -> Parser:
+    parser = Parser(description=f"{table.title}. With no flag: run here what is missing, then show.")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--plan", action="store_true", help="list the runs, their cost, state and estimated time; run nothing")
+    action.add_argument("--show", action="store_true", help="collect what is there, write CSV and figure, print table and verdicts")
+    action.add_argument("--submit", action="store_true", help="submit the missing runs to SLURM")
+    action.add_argument("--status", action="store_true", help="a table of the submitted runs")
+    parser.add_argument("--only", nargs="+", metavar="LABEL", help="these rows only")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="these seeds (by default those of the scale)")
+    parser.add_argument("--scale", default="small", help=f"one of {', '.join(SCALES)} (default: small)")
+    parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of runs/ and results/ (default: the repository)")
+    parser.add_argument("--data", type=Path, help="folder of the data sets (default: HOME/data)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--jobs", type=int, help="runs at a time (default: one a core on cpu, one on cuda)")
+    return parser
+
+
+def main(table: Table, arguments: Sequence[str] | None = None) -> int:
+    """Do what the flags say; returns the exit code: 0, 1 when a run failed, 2 for what a person can mend."""
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    try:
+        args = parser_of(table).parse_args(arguments)
+        recipe = recipe_of(args.scale)
+        rows = table.chosen(args.only)
+        seeds = tuple(args.seeds) if args.seeds is not None else SEEDS[recipe.scale]
+        home, data = args.home.resolve(), (args.data or args.home / "data").resolve()
+        if args.submit or args.status:
+            raise UserError("--submit and --status come with the cluster part of this package, which is not here yet; run without them.")
+        if args.plan:
+            plan(table, rows, seeds, recipe, home, jobs_of(args), console)
+            return 0
+        code = 0
+        if not args.show:
+            code = run_missing(table, rows, seeds, recipe, home, data, args, console, errors)
+        return max(code, show(table, args.only, args.seeds, recipe, home, console, errors))
+    except UserError as error:
+        errors.print(f"error: {error}", markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        errors.print("Interrupted.")
+        return 2
+
+
+def jobs_of(args: argparse.Namespace) -> int:
+    if args.jobs is not None and args.jobs < 1:
+        raise UserError(f"`--jobs` (={args.jobs}) must be at least 1.")
+    if args.device != "cpu" and args.device.split(":")[0] != "cuda":
+        raise UserError(f"`--device` (={args.device}) must be cpu or cuda.")
+    return args.jobs or (len(os.sched_getaffinity(0)) if args.device == "cpu" else 1)
+
+
+def state_of(run: Run, home: Path, published: set[str]) -> str:
+    """done: a record is here. published: a line of the CSV, no record here. resumable: stopped half-way. missing."""
+    folder = folder_of(run, home)
+    if (folder / "record.json").exists():
+        return "done"
+    if run.name in published:
+        return "published"
+    return "resumable" if (folder / "last.ckpt").exists() or (folder / "before.ckpt").exists() else "missing"
+
+
+def seconds_of(work: list[tuple[Row, Run]], recipe: Recipe, table: Table, home: Path) -> dict[str, float]:
+    """{run name: expected seconds on one job}, from the lines at hand: the row's own median, else by FLOPs; empty without lines."""
+    from statistics import median
+
+    lines = read_lines(csv_path(table, recipe, home)) or read_lines(csv_path(table, recipe, REPOSITORY))
+    took: dict[str, list[float]] = {}
+    for line in lines:
+        if line["seconds"]:
+            took.setdefault(line["row"], []).append(float(line["seconds"]))
+    rates = [float(line["seconds"]) / float(line["gmacs"]) for line in lines if line["seconds"] and line["gmacs"]]
+    costs = planned_costs()
+    expected = {}
+    for row, run in work:
+        flops = costs.get(cost_key(run.variant, recipe), {}).get("flops")
+        if row.label in took:
+            expected[run.name] = median(took[row.label])
+        elif rates and flops:
+            expected[run.name] = median(rates) * flops / 1e9
+    return expected
+
+
+def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, home: Path, jobs: int, console: Console) -> None:
+    """Print every row with its cost and the state of its runs."""
+    from rich.table import Table as Grid
+
+    published = {line["run"] for line in read_lines(csv_path(table, recipe, home))}
+    work = runs_of(rows, recipe, seeds)
+    costs, expected = planned_costs(), seconds_of(work, recipe, table, home)
+    side = f"{recipe.frames}x{recipe.crop}x{recipe.crop}"
+    grid = Grid(title=f"{table.title}: plan at scale {recipe.scale}, width {recipe.width}", title_justify="left", caption_justify="left",
+                caption=f"GMACs of one clip of {side}, {recipe.data.classes} classes. s: minutes and seconds are of one job.")  # fmt: skip
+    for name in ("row", "depth", "groups", "GMACs", "M par", "M inter"):
+        grid.add_column(name, justify="left" if name == "row" else "right")
+    grid.add_column("runs by seed")
+    grid.add_column("each", justify="right")
+    counts: dict[str, int] = {}
+    remaining, unknown = 0.0, False
+    from csn.runner import clock
+
+    for row in rows:
+        reason = row.unfit(recipe)
+        if reason:
+            grid.add_row(row.label, str(row.variant.depth), str(row.variant.groups), "", "", "", f"cannot be held: {reason}", "")
+            continue
+        cost = costs.get(cost_key(row.at(recipe), recipe))
+        states = {}
+        for own, run in work:
+            if own is row:
+                states[run.seed] = state_of(run, home, published)
+                if states[run.seed] in ("missing", "resumable"):
+                    unknown |= run.name not in expected
+                    remaining += expected.get(run.name, 0.0)
+        for state in states.values():
+            counts[state] = counts.get(state, 0) + 1
+        each = expected.get(Run(variant=row.at(recipe), recipe=recipe, seed=seeds[0]).name) if seeds else None
+        grid.add_row(
+            row.label, str(row.variant.depth), str(row.variant.groups),
+            f"{cost['flops'] / 1e9:.4f}" if cost else "", f"{cost['params'] / 1e6:.3f}" if cost else "", f"{cost['interactions'] / 1e6:.3f}" if cost else "",
+            grouped(states), clock(each) if each else "",
+        )  # fmt: skip
+    console.print(grid)
+    console.print(f"{len(work)} runs: " + (", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none"), highlight=False)
+    if counts.get("missing", 0) + counts.get("resumable", 0):
+        time = "unknown before a first result" if unknown and not remaining else f"about {clock(remaining / jobs)}"
+        console.print(f"Estimated time for what is missing, {jobs} at a time: {time}.", highlight=False)
+    if any(cost_key(row.at(recipe), recipe) not in costs for row in rows if not row.unfit(recipe)):
+        console.print("Empty cost cells are filled by --show, which counts them from the real networks.")
+
+
+def grouped(states: dict[int, str]) -> str:
+    """'done 0 1, missing 2' from {seed: state}."""
+    seeds: dict[str, list[str]] = {}
+    for seed, state in states.items():
+        seeds.setdefault(state, []).append(str(seed))
+    return ", ".join(f"{state} {' '.join(own)}" for state, own in seeds.items())
+
+
+def run_missing(
+    table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, home: Path, data: Path, args: argparse.Namespace, console: Console, errors: Console
+) -> int:
+    """Make the data and run what is missing. Returns 0, 1 or 2 (see main)."""
+    published = {line["run"] for line in read_lines(csv_path(table, recipe, home))}
+    jobs = jobs_of(args)
+    work = [(row, run) for row, run in runs_of(rows, recipe, seeds) if state_of(run, home, published) in ("missing", "resumable")]
+    if not work:
+        console.print("Nothing is missing." + (" To run published rows again, give a fresh --home." if published else ""))
+        return 0
+    try:
+        (home / "runs").mkdir(parents=True, exist_ok=True)
+        with open(home / "runs" / f".try.{os.getpid()}", "w"):
+            pass
+        (home / "runs" / f".try.{os.getpid()}").unlink()
+    except OSError as error:
+        raise UserError(f"`--home` (={home}) cannot be written ({error.strerror}); give another folder.") from None
+    count_costs(run for _, run in work)
+    make_data(recipe, data, console)
+    from csn.runner import run_all
+
+    costs, expected = planned_costs(), seconds_of(work, recipe, table, home)
+    weights = [expected.get(run.name) or costs.get(cost_key(run.variant, recipe), {}).get("flops", 1) / 1e9 for _, run in work]
+    jobs_list = [(row.label, run, weight) for (row, run), weight in zip(work, weights, strict=True)]
+    console.print(f"{len(work)} runs at scale {recipe.scale}, {jobs} at a time, one thread each on cpu." if args.device == "cpu" else f"{len(work)} runs at scale {recipe.scale}.")
+    troubles, interrupted = run_all(jobs_list, home, data, args.device, jobs, console)
+    if interrupted:
+        raise UserError("Interrupted: every run has saved its state; the same command goes on from there")
+    for sentence in troubles:
+        errors.print(sentence, markup=False, soft_wrap=True)
+    failed = [run for _, run in work if (folder_of(run, home) / "record.json").exists()]
+    return 0 if not troubles else 1 if len(failed) == len(work) else 2
+
+
+def make_data(recipe: Recipe, data: Path, console: Console) -> None:
+    """Write the data set where it is missing, with a progress bar."""
+    from rich.progress import Progress
+
+    from csn.data import moving_digits
+
+    with Progress(console=console, transient=True) as display:
+        task = display.add_task(f"Writing {recipe.data.kind}", total=None, visible=False)
+        moving_digits.make(
+            recipe.data, data, len(os.sched_getaffinity(0)), lambda done, total: display.update(task, completed=done, total=total, visible=True)
+        )
+
+
+def show(table: Table, only: Sequence[str] | None, seeds: Sequence[int] | None, recipe: Recipe, home: Path, console: Console, errors: Console) -> int:
+    """Collect, write CSV and figure, print the table and the verdicts of the rows and seeds asked for."""
+    from csn.show import render
+
+    lines, troubles = collect(table, recipe, home)
+    count_costs(run for _, run in runs_of(table.rows, recipe, (0,)))
+    chosen = [line for line in lines if (only is None or line["row"] in only) and (seeds is None or int(line["seed"]) in seeds)]
+    render(table, table.chosen(only), chosen, recipe, home, console)
+    for sentence in troubles:
+        errors.print(f"error: {sentence}", markup=False, soft_wrap=True)
+    if troubles:
+        return 2
+    return 1 if any(line["error"] for line in chosen) else 0
+
+

@@ -1,0 +1,164 @@
+"""The missing Runs of a table on this machine: one process a run, several at a time, progress and time left.
+
+A run is a process of its own (`python -m csn.execute`), so a crash costs that run only, and every run computes with the
+same number of threads whatever else goes on: equal seeds give equal bits. Progress is read from the runs' own files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from csn.execute import REPOSITORY, STOPPED, folder_of, write_json
+from csn.spec import Run
+
+
+@dataclass
+class Running:
+    """A run under way: its process, its log and its line of the display."""
+
+    run: Run
+    label: str
+    process: subprocess.Popen[bytes]
+    task: TaskID
+    began: float
+
+
+def command(run: Run, home: Path, data: Path, device: str, checkpoint_every: float) -> list[str]:
+    """The command that runs one run.json."""
+    here = [sys.executable, "-m", "csn.execute", str(folder_of(run, home) / "run.json")]
+    return [*here, "--home", str(home), "--data", str(data), "--device", device, "--checkpoint-every", str(checkpoint_every)]
+
+
+def progress_of(run: Run, home: Path) -> dict[str, Any]:
+    """What the run last wrote about itself; {} when there is nothing readable."""
+    try:
+        return dict(json.loads((folder_of(run, home) / "progress.json").read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def run_all(
+    work: list[tuple[str, Run, float]], home: Path, data: Path, device: str, jobs: int, console: Console, checkpoint_every: float = 30.0
+) -> tuple[list[str], bool]:
+    """Run (label, run, weight) in order, `jobs` at a time; weights are relative costs, for the time left.
+
+    Returns what went wrong, a sentence each, and whether a person interrupted (Ctrl-C): then every run has saved its state.
+    """
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[facts]}"), TimeElapsedColumn()]
+    troubles: list[str] = []
+    waiting, running = list(work), list[Running]()
+    total = sum(weight for *_, weight in work) or 1.0
+    done, finished = 0.0, 0
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
+    left = TextColumn("{task.fields[left]}")
+    with Progress(*columns, left, console=console, transient=True, refresh_per_second=4) as display:
+        whole = display.add_task(f"{len(work)} runs", total=total, facts=f"0/{len(work)}", left="")
+        began = time.monotonic()
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    label, run, weight = waiting.pop(0)
+                    folder = folder_of(run, home)
+                    folder.mkdir(parents=True, exist_ok=True)
+                    write_json(folder / "run.json", run.to_dict())
+                    log = (folder / "log.txt").open("ab")
+                    task = display.add_task(label, total=1.0, facts="starting", left="")
+                    process = subprocess.Popen(
+                        command(run, home, data, device, checkpoint_every), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=REPOSITORY
+                    )
+                    log.close()
+                    running.append(Running(run, label, process, task, time.monotonic()))
+                time.sleep(0.2)
+                partial = 0.0
+                for one in list(running):
+                    weight = next(w for _, r, w in work if r == one.run)
+                    code = one.process.poll()
+                    if code is None:
+                        share, facts = share_of(progress_of(one.run, home))
+                        partial += weight * share
+                        display.update(one.task, completed=share, facts=facts)
+                        continue
+                    running.remove(one)
+                    display.remove_task(one.task)
+                    done, finished = done + weight, finished + 1
+                    took = time.monotonic() - one.began
+                    sentence = outcome(one, code, home)
+                    if sentence:
+                        troubles.append(sentence)
+                    console.print(f"[{finished}/{len(work)}] {one.label} seed {one.run.seed}: {sentence or result(one.run, home)} ({took:.0f} s)", markup=False, highlight=False)
+                ready = (done + partial) / total
+                elapsed = time.monotonic() - began
+                remaining = f"about {clock(elapsed / ready - elapsed)} left" if ready > 0.02 else ""
+                display.update(whole, completed=done + partial, facts=f"{finished}/{len(work)}", left=remaining)
+        except KeyboardInterrupt:
+            stop(running)
+            return troubles, True
+    return troubles, False
+
+
+def share_of(progress: dict[str, Any]) -> tuple[float, str]:
+    """How much of a run is done, 0 to 1, and a phrase for the display. Training counts as 90 %."""
+    phase, steps = progress.get("phase", "starting"), progress.get("steps") or 1
+    step = progress.get("step", 0) / steps
+    if phase == "train":
+        return 0.9 * step, f"epoch {progress.get('epoch')}/{progress.get('epochs')} loss {progress.get('loss', 0):.2f}"
+    if phase in ("test", "train videos"):
+        return 0.9 + 0.05 * step + 0.05 * (phase == "train videos"), "testing" if phase == "test" else "testing fit"
+    return 0.0, "writing data" if phase == "data" else phase
+
+
+def clock(seconds: float) -> str:
+    """1:05 or 2:03:00."""
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def last_line(run: Run, home: Path) -> str:
+    """The last line a run printed."""
+    try:
+        lines = (folder_of(run, home) / "log.txt").read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1] if lines else "it printed nothing"
+
+
+def outcome(one: Running, code: int, home: Path) -> str:
+    """"" for a finished run, else one sentence that says why and what to do."""
+    name = f"{one.label} seed {one.run.seed}"
+    if code == 0:
+        return ""
+    if code in (2, STOPPED):
+        return f"{name}: {last_line(one.run, home).removeprefix('error: ')}"
+    if code < 0:
+        what = signal.Signals(-code).name
+        return f"{name} was killed by {what} (out of memory, perhaps); its state is saved, the same command goes on from there."
+    return f"{name} failed: {last_line(one.run, home).removeprefix('failed: ')}"
+
+
+def result(run: Run, home: Path) -> str:
+    from csn.execute import read_record
+
+    record = read_record(run, home) or {}
+    return f"train {record.get('train_top1', float('nan')):.1f} %, test video@1 {record.get('video_top1', float('nan')):.1f} %"
+
+
+def stop(running: list[Running]) -> None:
+    """Ask every run to save and leave; wait for them."""
+    for one in running:
+        one.process.send_signal(signal.SIGTERM)
+    for one in running:
+        try:
+            one.process.wait(60)
+        except subprocess.TimeoutExpired:
+            one.process.kill()
