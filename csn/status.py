@@ -1,0 +1,197 @@
+"""How runs stand: from the files of the home folder first, then one squeue and at most one sacct call."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from csn import slurm
+from csn.execute import Held, folder_of, held, read_record, write_json
+from csn.slurm import Queued
+from csn.spec import Run, UserError
+
+FILES_EVERY, SQUEUE_EVERY, SACCT_EVERY = 2.0, 10.0, 60.0  # seconds, of the live table
+STALE = 600.0  # seconds without progress after which a run outside the queue is not called running
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run. state: done, failed, running, queued, stopped (its state is saved) or missing. None: not known.
+
+    epoch: as "3/12". loss: mean of the epoch. accuracy: video@1 when done, training clip@1 so far before, per cent.
+    elapsed, left: seconds; left is of training only.
+    """
+
+    run: str
+    state: str
+    epoch: str | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    node: str | None = None
+    elapsed: float | None = None
+    left: float | None = None
+    reason: str | None = None
+
+
+def finished(run: Run, home: Path) -> bool:
+    """Whether the run has a record that stands: done, or failed in a way that would come again."""
+    record = read_record(run, home)
+    return record is not None and not record.get("retry")
+
+
+def rows(runs: Sequence[Run], home: Path, queue: Mapping[str, Queued]) -> list[Row]:
+    """One Row a run, from its files and from the queue."""
+    return [_row(run, home, queue.get(run.name)) for run in runs]
+
+
+def _row(run: Run, home: Path, job: Queued | None) -> Row:
+    folder, record = folder_of(run, home), read_record(run, home)
+    if record is not None and "error" not in record:
+        epochs, history = run.recipe.epochs, record.get("history") or [{}]
+        measured = {"loss": history[-1].get("loss"), "accuracy": record.get("video_top1"), "node": record.get("host")}
+        return Row(run.name, "done", f"{epochs}/{epochs}", elapsed=record.get("seconds"), left=0.0, **measured)
+    progress = _progress(folder)
+    epoch = f"{progress['epoch']}/{progress['epochs']}" if "epoch" in progress else progress.get("phase")
+    facts: dict[str, Any] = {"epoch": epoch, "loss": progress.get("loss"), "accuracy": progress.get("clip_top1")}
+    here = facts | {"node": progress.get("host"), "elapsed": progress.get("elapsed"), "left": _left(progress)}
+    if job is not None:
+        here |= {"node": job.node or None, "reason": job.reason if job.reason != "None" else None}
+        return Row(run.name, "running" if job.running else "queued", **here)
+    if record is not None:
+        reason = " | ".join([record["error"], *(record.get("log") or [])[-1:]])
+        return Row(run.name, "failed", node=record.get("host"), reason=reason, **facts)
+    if progress and time.time() - progress["time"] < STALE:
+        return Row(run.name, "running", **here)
+    return Row(run.name, "stopped" if any(folder.glob("*.ckpt")) else "missing", **facts)
+
+
+def _progress(folder: Path) -> dict[str, Any]:
+    """progress.json, empty when there is none or half of one."""
+    try:
+        content: dict[str, Any] = json.loads((folder / "progress.json").read_text())
+        return content
+    except (OSError, ValueError):
+        return {}
+
+
+def _left(progress: Mapping[str, Any]) -> float | None:
+    """Seconds of training left at the speed since this sitting began; None when there is nothing to tell it from."""
+    done = progress.get("step", 0) - progress.get("first_step", 0)
+    if progress.get("phase") != "train" or done <= 0:
+        return None
+    return float(progress["elapsed"] / done * (progress["steps"] - progress["step"]))
+
+
+def settle(runs: Sequence[Run], home: Path, queue: Mapping[str, Queued]) -> None:
+    """Write the record of every submitted run whose job ended without one: cancelled, out of memory, time limit, ...
+
+    The record says why, keeps the last lines of the log, and is marked to be tried again. One sacct call for all, none
+    when every run is accounted for.
+    """
+    all_of_them = slurm.submissions(home, [run.name for run in runs])
+    latest = {name: some for some in all_of_them for name in some.runs if some.job}
+    lost = []
+    for run in runs:
+        if run.name in latest and run.name not in queue:
+            record, since = folder_of(run, home) / "record.json", latest[run.name].folder / "submission.json"
+            if not record.exists() or record.stat().st_mtime < since.stat().st_mtime:
+                lost.append(run)
+    ends = slurm.sacct(str(latest[run.name].job) for run in lost) if lost else {}
+    for run in lost:
+        some = latest[run.name]
+        end = ends.get(some.job_id(run.name))
+        if end is not None:
+            try:
+                with held(folder_of(run, home)):
+                    facts = {"run": run.name, "spec": run.to_dict(), "error": end, "log": log_tail(some.log(run.name))}
+                    write_json(folder_of(run, home) / "record.json", {**facts, "retry": True})
+            except Held:
+                continue  # someone runs it here
+
+
+def log_tail(path: Path, lines: int = 5) -> list[str]:
+    """The last lines of a log, from its last 8 kB; empty when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 8192))
+            return [line for line in file.read().decode(errors="replace").splitlines() if line.strip()][-lines:]
+    except OSError:
+        return []
+
+
+class Watch:
+    """The rows again and again, asking squeue and sacct no more often than SQUEUE_EVERY and SACCT_EVERY seconds.
+
+    note: why the queue is not known, empty when it is.
+    """
+
+    def __init__(self, runs: Sequence[Run], home: Path) -> None:
+        self.runs, self.home, self.note = runs, home, ""
+        self.queue: dict[str, Queued] = {}
+        self.asked_squeue = self.asked_sacct = float("-inf")
+
+    def rows(self) -> list[Row]:
+        """The rows now. A queue that does not answer is told in `note`; the files are told in any case."""
+        now = time.monotonic()
+        if now - self.asked_squeue >= SQUEUE_EVERY:
+            self.asked_squeue, self.note = now, ""
+            unfinished = [run for run in self.runs if not finished(run, self.home)]
+            try:
+                queue = slurm.squeue(slurm.submissions(self.home, [run.name for run in unfinished]))
+                if queue is None:
+                    self.note = "squeue is not installed here: the table is from files alone."
+                elif now - self.asked_sacct >= SACCT_EVERY:
+                    self.asked_sacct = now
+                    settle(unfinished, self.home, queue)
+                self.queue = queue or {}
+            except UserError as error:
+                self.note = str(error)
+        return rows(self.runs, self.home, self.queue)
+
+
+def table(some: Sequence[Row]) -> Any:
+    """The rows as a rich Table."""
+    from rich.table import Table
+
+    names = [field.name for field in fields(Row)]
+    shown = Table(*names, caption=f"{sum(row.state == 'done' for row in some)} of {len(some)} done")
+    form = {"loss": "{:.3f}".format, "accuracy": "{:.1f}".format, "elapsed": span, "left": span}
+    for row in some:
+        cells = [(name, getattr(row, name)) for name in names]
+        shown.add_row(*["" if value is None else form.get(name, str)(value) for name, value in cells])
+    return shown
+
+
+def span(seconds: float) -> str:
+    """Seconds as H:MM:SS."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def show(runs: Sequence[Run], home: Path, as_json: bool = False) -> None:
+    """Print the state of the runs: on a terminal live until none is queued or running, or Ctrl-C; elsewhere once."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console, watch = Console(), Watch(runs, home)
+    some = watch.rows()
+    if as_json:
+        print(json.dumps([asdict(row) for row in some], indent=1))
+    elif not console.is_terminal:
+        console.print(table(some))
+    else:
+        with Live(table(some), console=console, auto_refresh=False) as live:
+            try:
+                while any(row.state in ("queued", "running") for row in some):
+                    time.sleep(FILES_EVERY)
+                    some = watch.rows()
+                    live.update(table(some), refresh=True)
+            except KeyboardInterrupt:
+                pass
+    if watch.note:
+        print(watch.note, file=sys.stderr)

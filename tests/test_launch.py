@@ -1,0 +1,235 @@
+"""Submission as far as it goes without SLURM: profiles, snapshots, what is missing, the state from files. 5 s."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from csn import launch, slurm, snapshot, status
+from csn.execute import folder_of, held
+from csn.profiles import FOLDER, Profile, read_profile
+from csn.recipes import SMOKE
+from csn.spec import Run, UserError, Variant
+
+RUNS = [Run(variant=Variant(width=8, block="bottleneck-D"), recipe=SMOKE, seed=seed) for seed in range(4)]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A git checkout with one committed file of code."""
+    folder = tmp_path / "repository"
+    (folder / "csn").mkdir(parents=True)
+    (folder / "csn" / "a.py").write_text("A = 1\n")
+    (folder / ".gitignore").write_text("*.pyc\n")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
+        who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        subprocess.run(["git", *who, *command], cwd=folder, check=True)
+    return folder
+
+
+def write(path: Path, content: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def record(run: Run, home: Path, **facts: object) -> None:
+    write(folder_of(run, home) / "record.json", {"run": run.name, **facts})
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.toml")))
+def test_every_profile_of_the_project_is_read(name: str) -> None:
+    profile = read_profile(name)
+    assert profile.parameters()["srun_args"] == ["--kill-on-bad-exit=1"]
+
+
+def test_the_paper_profile_has_the_papers_gpus() -> None:
+    assert read_profile("paper").devices == 64
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "gpus = 1",
+            r"`key` \(=gpus\) of .*/mine.toml must be one of partition, account, qos, constraint, time, nodes",
+        ),
+        ("nodes = '2'", r"`nodes` \(='2'\) must be a whole number"),
+        ("nodes = true", r"`nodes` \(=True\) must be a whole number"),
+        ("nodes = 0", r"`nodes` \(=0\) must be at least 1"),
+        ("workers = -1", r"`workers` \(=-1\) must be at least 0"),
+        ("setup = 'module load x'", r"`setup` \(='module load x'\) must be a list of texts"),
+        ("time = '90'", r"`time` \(=90\) must be HH:MM:SS or D-HH:MM:SS"),
+        ("time = '00:12:00'", r"`time` \(=00:12:00\) must be at least 13 minutes"),
+        ("signal_delay = 10", r"`signal_delay` \(=10\) must be at least 30 seconds"),
+        ("device = 'tpu'", r"`device` \(=tpu\) must be cpu or cuda"),
+        ("device = 'cuda'", r"`tasks_per_node` \(=1\) must equal `gpus_per_node` \(=0\)"),
+        ("nodes =", r"The profile .*/mine.toml is not TOML \(Invalid value"),
+    ],
+)
+def test_a_wrong_profile_is_refused_with_the_rule(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "mine.toml").write_text(line + "\n")
+    with pytest.raises(UserError, match=message):
+        read_profile("mine", tmp_path)
+
+
+def test_an_unknown_profile_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"`profile` \(=gpus\) must be one of gpu, local, paper"):
+        read_profile("gpus")
+
+
+def test_times_are_rounded_up_to_minutes() -> None:
+    assert [Profile(time=t).minutes for t in ("1-02:03:04", "00:13:00")] == [24 * 60 + 2 * 60 + 3 + 1, 13]
+
+
+def test_a_snapshot_holds_the_committed_code(repository: Path, tmp_path: Path) -> None:
+    (repository / "csn" / "a.pyc").write_text("ignored")
+    folder, version = snapshot.snapshot(repository, tmp_path / "home", allow_dirty=False)
+    assert version.dirty == "" and folder == tmp_path / "home" / "snapshots" / version.commit
+    assert [path.name for path in (folder / "csn").iterdir()] == ["a.py"]
+
+
+@pytest.mark.parametrize("change", ["edited", "new", "deleted"])
+def test_a_dirty_tree_is_refused_unless_allowed(repository: Path, tmp_path: Path, change: str) -> None:
+    clean = snapshot.version(repository)
+    if change == "edited":
+        (repository / "csn" / "a.py").write_text("A = 2\n")
+    elif change == "new":
+        (repository / "csn" / "b.py").write_text("B = 1\n")
+    else:
+        (repository / "csn" / "a.py").unlink()
+    with pytest.raises(UserError, match=rf"(?s)The code differs from commit {clean.commit}: commit it.*csn/[ab]\.py"):
+        snapshot.snapshot(repository, tmp_path / "home", allow_dirty=False)
+    folder, version = snapshot.snapshot(repository, tmp_path / "home", allow_dirty=True)
+    assert version.commit == clean.commit and len(version.dirty) == 12 and folder.name.endswith(version.dirty)
+    copied = {path.name: path.read_text() for path in folder.glob("csn/*")}
+    assert copied == {path.name: path.read_text() for path in repository.glob("csn/*")}
+    assert snapshot.version(repository) == version
+    if change == "new":
+        (repository / "csn" / "b.py").write_text("B = 2\n")
+        assert snapshot.version(repository).dirty != version.dirty
+
+
+def test_outside_git_it_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a git checkout with a commit"):
+        snapshot.version(tmp_path)
+
+
+def test_missing_are_the_runs_without_a_standing_record_that_nobody_works_on(tmp_path: Path) -> None:
+    record(RUNS[0], tmp_path, video_top1=1.0)
+    record(RUNS[1], tmp_path, error="the loss is nan in epoch 1")
+    record(RUNS[2], tmp_path, error="OSError: disk", retry=True)
+    with held(folder_of(RUNS[3], tmp_path)):
+        todo, why = launch.missing([*RUNS, RUNS[2]], tmp_path)
+    assert todo == [RUNS[2]]
+    assert why == {RUNS[0].name: "done", RUNS[1].name: "failed", RUNS[3].name: "running"}
+
+
+def test_preview_prints_the_header_and_the_gpu_hours(repository: Path, tmp_path: Path) -> None:
+    record(RUNS[0], tmp_path, video_top1=1.0)
+    profile = replace(read_profile("paper"), partition="big", account="me", setup=("module load cuda",))
+    text = launch.preview(RUNS, tmp_path, profile, lambda run: 7200.0, repository)
+    for line in (
+        "#SBATCH --partition=big",
+        "#SBATCH --account=me",
+        "#SBATCH --array=0-2%1",
+        "#SBATCH --nodes=8",
+        "#SBATCH --ntasks-per-node=8",
+        "#SBATCH --gpus-per-node=8",
+        "#SBATCH --signal=USR2@300",
+        "#SBATCH --time=2880",
+        "#SBATCH --requeue",
+        "module load cuda",
+        f"3 runs on 64 GPU each, about 6.0 GPU-hours, at most {3 * 48 * 64:.1f} GPU-hours before a requeue",
+        f"  left out, done: {RUNS[0].name}",
+    ):
+        assert line in text.splitlines()
+    assert "--kill-on-bad-exit=1" in text and "--qos" not in text and "--dirty" not in text
+    assert not (tmp_path / "submissions").exists() and not (tmp_path / "snapshots").exists()
+    (repository / "csn" / "a.py").write_text("A = 2\n")
+    assert "refuse it without --dirty" in launch.preview(RUNS, tmp_path, profile, None, repository)
+
+
+def test_submit_and_cancel_say_what_they_lack(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "submissions" / "1" / "submission.json", {"runs": [RUNS[0].name], "job": "7"})
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(UserError, match="sbatch is missing here"):
+        launch.submit(RUNS, tmp_path, tmp_path / "data", read_profile("local"), repository=repository)
+    with pytest.raises(UserError, match="squeue and scancel are missing here"):
+        launch.cancel(RUNS, tmp_path)
+    with pytest.raises(UserError, match="squeue is missing here, so nobody knows what is queued"):
+        launch.missing(RUNS, tmp_path)
+
+
+def test_the_rows_come_from_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    record(RUNS[0], tmp_path, video_top1=12.5, host="n1", seconds=61.0, history=[{"loss": 3.0}, {"loss": 2.0}])
+    record(RUNS[1], tmp_path, error="out of memory", log=["one", "oom_kill"], retry=True)
+    progress = {"phase": "train", "epoch": 1, "epochs": 2, "loss": 4.0, "clip_top1": 1.5, "host": "n2", "elapsed": 10.0}
+    progress |= {"step": 3, "first_step": 1, "steps": 4}
+    write(folder_of(RUNS[2], tmp_path) / "progress.json", {**progress, "time": time.time()})
+    write(folder_of(RUNS[3], tmp_path) / "progress.json", {**progress, "time": time.time() - 2 * status.STALE})
+    write(folder_of(RUNS[3], tmp_path) / "last.ckpt", {})
+    write(tmp_path / "submissions" / "1" / "submission.json", {"runs": [run.name for run in RUNS], "job": "7"})
+    status.show(RUNS, tmp_path, as_json=True)
+    out, err = capsys.readouterr()
+    assert err == "squeue is not installed here: the table is from files alone.\n"
+    done, failed, running, stopped = json.loads(out)
+    assert done == {
+        "run": RUNS[0].name, "state": "done", "epoch": "2/2", "loss": 2.0, "accuracy": 12.5, "node": "n1",
+        "elapsed": 61.0, "left": 0.0, "reason": None,
+    }  # fmt: skip
+    assert (failed["state"], failed["reason"]) == ("failed", "out of memory | oom_kill")
+    assert (running["state"], running["epoch"], running["accuracy"], running["node"]) == ("running", "1/2", 1.5, "n2")
+    assert running["left"] == 5.0  # two steps in ten seconds, one step to go
+    assert stopped["state"] == "stopped"
+    console = Console(width=300, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(status.table(status.rows(RUNS, tmp_path, {})))
+    text = console.export_text()
+    assert "0:01:01" in text and "12.5" in text and "1 of 4 done" in text
+
+
+def test_a_queued_run_says_why_it_waits(tmp_path: Path) -> None:
+    queue = {
+        RUNS[0].name: slurm.Queued("7_0", "PENDING", "", "Resources"),
+        RUNS[1].name: slurm.Queued("7_1", "RUNNING", "n3", "None"),
+    }
+    rows = status.rows(RUNS[:3], tmp_path, queue)
+    assert [(row.state, row.node, row.reason) for row in rows] == [
+        ("queued", None, "Resources"), ("running", "n3", None), ("missing", None, None),
+    ]  # fmt: skip
+
+
+def test_a_silent_or_failing_squeue_is_told_and_the_files_still_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "submissions" / "1" / "submission.json", {"runs": [run.name for run in RUNS], "job": "7"})
+    squeue = tmp_path / "squeue"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for script, note in (
+        ("echo down >&2; exit 1", "squeue failed (down); is the cluster up?"),
+        ("exec /bin/sleep 60", "did not"),
+    ):
+        squeue.write_text(f"#!/bin/sh\n{script}\n")
+        squeue.chmod(0o755)
+        monkeypatch.setattr(slurm, "CALL_SECONDS", 1)
+        status.show(RUNS, tmp_path)
+        out, err = capsys.readouterr()
+        assert note in err and "0 of 4 done" in out
+        with pytest.raises(UserError, match=r"squeue (failed|did not answer)"):
+            launch.missing(RUNS, tmp_path)
+
+
+def test_the_log_tail_is_the_last_lines_that_say_something(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("\n".join(f"line {i}" for i in range(10000)) + "\n\n")
+    assert status.log_tail(tmp_path / "log", 2) == ["line 9998", "line 9999"]
+    assert status.log_tail(tmp_path / "none") == []
