@@ -1,19 +1,17 @@
 """The one door for reading video: the frames asked for, exactly, or a VideoError.
 
-    read_frames(path, indices, plan=None) -> uint8 (n, H, W, 3), RGB, display orientation
-    probe(path) -> VideoPlan(frames, height, width, fps, reader, reason)
+    plan = probe(path)                          # frames, height, width, fps, reader, reason, damage
+    frames = read_frames(path, [0, 8, 4], plan)  # uint8 (n, H, W, 3), RGB, upright
 
-Frame i is the i-th frame that FFmpeg gives when it decodes the best video stream of the file from the first
-packet to the last (PyAV, one thread), turned by the rotation in the file's metadata, converted to RGB by swscale
-with its default coefficients (the colour matrix named in the file is ignored, as decord and PyAV both do).
-Every pixel is equal to that reference, not only the frame number: decord is used only for files whose pixel
-format and sizes it converts bit for bit alike (8 bit 4:2:0, even sizes) and whose packets show that its seeks
-land on the right frame. Every other file is decoded by PyAV from its first frame up to the last one asked for.
+Frame i is the i-th frame that FFmpeg gives when it decodes the best video stream of the file from the first packet to
+the last (PyAV, one thread), turned by the rotation in the file's metadata, converted to RGB by swscale with its default
+coefficients (a colour matrix named in the file is ignored, as by decord). Every value equals that reference, not only
+the frame's number: a file goes to decord only if decord was seen to agree, every other one is decoded by PyAV from its
+first frame to the last one asked for.
 
-decord 0.6.0 gives wrong frames without a word where its index (key frames counted in decoding order, frames in
-display order) does not describe the stream. It is right where every key frame is an instantaneous refresh,
-frames neither precede nor follow a key frame in one order only, time stamps are unique, and no other key
-frame lies between the decoding and the display time of one; `_why_not_decord` checks just that.
+decord 0.6.0 counts key frames in decoding order and frames in display order, so it gives wrong frames without a word
+wherever the two differ. Its pixels differ for odd sizes, more than 8 bits and interlaced pictures. `_doubt` lists these
+from the packets; `_disagreement` then compares decord's frames, in order and by seeking, with the reference.
 """
 
 from __future__ import annotations
@@ -24,7 +22,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
+from zlib import crc32
 
 import av
 import decord
@@ -33,35 +33,37 @@ from numpy.typing import NDArray
 
 from csn.spec import UserError
 
-Frames = NDArray[np.uint8]  # (n, H, W, 3)
+Frames = NDArray[np.uint8]  # (n, H, W, 3), one frame: (H, W, 3)
+Path = str | os.PathLike[str]
 
-SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers with real presentation times
+CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # those that store display times
 CODECS = ("h264", "vp8", "vp9")
 PIXELS = ("yuv420p", "yuvj420p")
+CHUNK = 32  # frames decord is asked for at a time where whole videos are compared
 
-# FFmpeg reports what it can mend on stderr, once a packet; what it cannot mend is an exception here.
+# What FFmpeg can mend it reports on stderr, once a packet; what it cannot mend arrives here as an exception.
 av.logging.set_level(None)
 decord.logging.set_level(decord.logging.QUIET)
 
 
 class VideoError(UserError):
-    """A video that cannot be read exactly: "video FILE cannot be read: reason"."""
+    """A video that cannot be read exactly: "Video FILE cannot be read: reason"."""
 
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+    def __init__(self, path: Path, reason: str) -> None:
         self.path, self.reason = os.fspath(path), reason
-        super().__init__(f"video {self.path} cannot be read: {reason}")
+        super().__init__(f"Video {self.path} cannot be read: {reason}")
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
-        return VideoError, (self.path, self.reason)
+        return VideoError, (self.path, self.reason)  # the default would hand the whole message to __init__
 
 
 @dataclass(frozen=True)
 class VideoPlan:
     """What a file holds and who may read it.
 
-    frames: number of frames of a full decode. height, width: of the frames returned, after rotation.
-    fps: average frames per second. reader: "decord" (may seek) or "pyav" (decodes from frame 0).
-    reason: why not decord, "" where decord reads.
+    frames: number of frames of a full decode. height, width: of the frames, upright. fps: average frames per second.
+    reader: "decord", which may seek, or "pyav", from frame 0. reason: why not decord. damage: what a full decode
+    shows to be missing or concealed in a file that can still be read, "" where nothing is.
     """
 
     frames: int
@@ -70,14 +72,13 @@ class VideoPlan:
     fps: float
     reader: Literal["decord", "pyav"]
     reason: str = ""
+    damage: str = ""
 
 
-def read_frames(
-    path: str | os.PathLike[str], indices: Sequence[int] | NDArray[np.integer], plan: VideoPlan | None = None
-) -> Frames:
-    """Return frames `indices` of the video `path`, in the order asked, repeats included: uint8 (n, H, W, 3).
+def read_frames(path: Path, indices: Sequence[int] | NDArray[np.integer], plan: VideoPlan | None = None) -> Frames:
+    """Frames `indices` of a video, in the order asked, repeats included: uint8 (n, H, W, 3).
 
-    plan: what `probe` or a scan said of this file; without it the file is probed once per process. Raises
+    plan: what `probe` or a scan said of this file; without it the file is probed, once per process. Raises
     VideoError where the file is missing, damaged before the last frame asked for, or has no such frame.
     """
     plan = plan or probe(path)
@@ -92,47 +93,48 @@ def read_frames(
     if frames is None:
         frames = _pyav_frames(path, unique.tolist())
     if frames.shape[1:] != (plan.height, plan.width, 3):
-        raise VideoError(path, f"frames are {frames.shape[1:3]}, {(plan.height, plan.width)} were announced.")
-    return frames if len(unique) == len(wanted) and (back[1:] > back[:-1]).all() else frames[back]
+        raise VideoError(path, f"its frames are {frames.shape[1:3]}, {(plan.height, plan.width)} were expected.")
+    return frames if bool((np.diff(back) == 1).all()) else frames[back]
 
 
-def probe(path: str | os.PathLike[str]) -> VideoPlan:
-    """Decide how `path` is read, once per process and file version: its packets are listed, and decoded if need be.
+def probe(path: Path, quick: bool = False) -> VideoPlan:
+    """Decide how a video is read, once per process and file version: it is decoded whole, by decord too if need be.
 
-    Raises VideoError where the file is missing, holds no video, or cannot be decoded to its end (files that
-    decord may read are only listed here: damage inside one is found by a scan, or when it is read).
+    quick: list the packets of an H.264 file instead of decoding it; exact for intact files, finds no damage.
+    Raises VideoError where the file is missing, holds no video, or cannot be decoded to its end.
     """
     try:
         stat = os.stat(path)
     except OSError as error:
         raise VideoError(path, f"{error.strerror}.") from None
-    return _probe(os.fspath(path), stat.st_mtime_ns, stat.st_size)
+    return _probe(os.fspath(path), quick, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=1 << 18)
-def _probe(path: str, mtime_ns: int, size: int) -> VideoPlan:
+def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
+    packets: list[_Packet] = []
+    first: av.VideoFrame | None = None
     with _opened(path) as (container, stream):
         codec, rate = stream.codec_context, stream.average_rate or stream.guessed_rate
-        name, extradata = codec.name, codec.extradata or b""
-        first: av.VideoFrame | None = None
-        packets: list[_Packet] = []
         for packet in container.demux(stream):
             if packet.size:
-                key = packet.is_keyframe and (name != "h264" or _has_idr(bytes(packet), extradata))
-                packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, key, packet.is_discard))
+                refresh = packet.is_keyframe and (codec.name != "h264" or _has_idr(bytes(packet), codec.extradata or b""))
+                packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, refresh, packet.is_discard))
             if first is None:
                 first = next(iter(packet.decode()), None)
         if first is None:
             raise VideoError(path, "it has no decodable frame.")
         height, width, _ = _rgb(path, first).shape
-        reason = _why_not_decord(container, name, first.format.name, height, width, packets)
-    frames = len(packets)
-    if reason or name != "h264":
-        # Packets without a picture (hidden reference frames) and pictures without a packet of their own exist here.
-        frames = sum(1 for _ in decode(path))
-        if not reason and frames != len(packets):
-            reason = f"{len(packets)} packets give {frames} frames"
-    return VideoPlan(frames, height, width, float(rate or 0), "pyav" if reason else "decord", reason)
+        reason = _doubt(container, stream, first, packets)
+        seconds, promised = (container.duration or 0) / 1e6, stream.frames
+        quick = quick and not reason and codec.name == "h264"
+    frames, damage = len(packets), ""
+    if not quick:
+        sums, damage = _reference(path, seconds, promised)
+        frames = len(sums)
+        if not reason:
+            reason = _disagreement(path, sums, [i for i, p in enumerate(packets) if p.key])
+    return VideoPlan(frames, height, width, float(rate or 0), "pyav" if reason else "decord", reason, damage)
 
 
 @dataclass(frozen=True)
@@ -140,31 +142,33 @@ class _Packet:
     pts: int | None
     dts: int | None
     key: bool
-    refresh: bool  # nothing after it needs anything before it
+    refresh: bool  # nothing from here on needs anything before
     discard: bool
 
 
-def _why_not_decord(
-    container: av.container.InputContainer, codec: str, pixels: str, height: int, width: int, packets: list[_Packet]
+def _doubt(
+    container: av.container.InputContainer, stream: av.VideoStream, first: av.VideoFrame, packets: list[_Packet]
 ) -> str:
-    """Return the first reason why decord's seeks or pixels could be wrong for this stream, "" where there is none."""
-    if container.format.name not in SEEKABLE:
+    """The first reason why decord's seeks or pixels could be wrong for this stream, "" where there is none."""
+    if container.format.name not in CONTAINERS:
         return f"container {container.format.name.split(',')[0]}"
-    if len(container.streams.video) > 1:
-        return "several video streams"
     if container.duration is None:
         return "container without a duration"
-    if codec not in CODECS:
-        return f"codec {codec}"
-    if pixels not in PIXELS:
-        return f"pixel format {pixels}"
-    if height % 2 or width % 2:
-        return f"odd size {height}x{width}"
+    if len(container.streams.video) > 1:
+        return "several video streams"
+    if stream.codec_context.name not in CODECS:
+        return f"codec {stream.codec_context.name}"
+    if first.format.name not in PIXELS:
+        return f"pixel format {first.format.name}"
+    if first.height % 2 or first.width % 2:
+        return f"odd size {first.height} x {first.width}"
+    if first.interlaced_frame or stream.codec_context.field_order > 1:  # 0 unknown, 1 progressive
+        return "interlaced"
     times = [p.pts for p in packets if p.pts is not None]
     if len(times) != len(packets):
-        return "packets without a time stamp"
+        return "packets without a display time"
     if len(set(times)) != len(times):
-        return "two frames with one time stamp"
+        return "two frames with one display time"
     if any(p.discard for p in packets):
         return "an edit list cuts frames"
     keys = [i for i, p in enumerate(packets) if p.key]
@@ -172,27 +176,54 @@ def _why_not_decord(
         return "does not begin with a key frame"
     if not all(packets[i].refresh for i in keys):
         return "a key frame that is no full refresh"
-    latest = -(1 << 62)
-    for i, packet in enumerate(packets):
-        if packet.key and times[i] <= latest:
-            return "frames shown before the key frame they follow"
-        if not packet.key and times[i] < times[keys[0]]:
-            return "frames shown before the first key frame"
-        latest = max(latest, times[i])
-    for here, following in zip(keys, keys[1:], strict=False):
-        if min(times[here:following]) < times[here]:
-            return "frames shown before the key frame they follow"
+    shown = np.argsort(times, kind="stable")
+    if any(shown[i] != i for i in keys):
+        return "frames shown before the key frame they follow"
+    for here, following in pairwise(keys):
         dts = packets[following].dts
         if dts is not None and dts <= times[here]:
             return "key frames closer than the reordering delay"
     return ""
 
 
+def _reference(path: str, seconds: float, promised: int) -> tuple[list[int], str]:
+    """Checksums of all frames of a full decode, and its damage: fewer frames than announced, or concealed ones."""
+    sums, concealed, end = [], 0, 0.0
+    for frame in decode(path):
+        sums.append(crc32(_rgb(path, frame)))
+        concealed += frame.is_corrupt
+        end = max(end, frame.time or 0.0)
+    if not sums:
+        raise VideoError(path, "it has no decodable frame.")
+    if len(sums) < 0.9 * promised:
+        return sums, f"ends early: {len(sums)} of {promised} frames"
+    if end < 0.8 * seconds - 1:
+        return sums, f"ends early: {end:.1f} of {seconds:.1f} seconds"
+    return sums, f"{concealed} of {len(sums)} frames concealed" if concealed else ""
+
+
+def _disagreement(path: str, sums: list[int], keys: list[int]) -> str:
+    """Where decord's frames differ from the reference: all in order, then around every key frame, last first."""
+    try:
+        reader = decord.VideoReader(path, num_threads=1)
+        if len(reader) != len(sums):
+            return f"decord counts {len(reader)} frames of {len(sums)}"
+        around = [i for key in reversed(keys) for i in (key + 1, key, key - 1) if 0 <= i < len(sums)]
+        chunks = [list(range(at, min(at + CHUNK, len(sums)))) for at in range(0, len(sums), CHUNK)]
+        for chunk in chunks + [[i] for i in around[: 3 * CHUNK]]:
+            for i, frame in zip(chunk, reader.get_batch(chunk).asnumpy(), strict=True):
+                if crc32(frame) != sums[i]:
+                    return f"decord differs in frame {i}"
+    except (decord.DECORDError, RuntimeError):
+        return "decord cannot read it"
+    return ""
+
+
 def _has_idr(data: bytes, extradata: bytes) -> bool:
-    """Whether an H.264 packet holds an instantaneous refresh (NAL unit type 5; ISO 14496-10, table 7-1)."""
-    if extradata[:1] != b"\x01":  # Annex B start codes instead of lengths
+    """Whether an H.264 packet holds an instantaneous refresh (ISO/IEC 14496-10, table 7-1: unit type 5)."""
+    if extradata[:1] != b"\x01":  # units parted by start codes; else each after its length (ISO/IEC 14496-15)
         return any(part[:1] and part[0] & 31 == 5 for part in data.split(b"\0\0\1")[1:])
-    size, at = (extradata[4] & 3) + 1 if len(extradata) > 4 else 4, 0
+    size, at = (extradata[4] & 3) + 1, 0
     while at + size < len(data):
         if data[at + size] & 31 == 5:
             return True
@@ -202,7 +233,7 @@ def _has_idr(data: bytes, extradata: bytes) -> bool:
 
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open the best video stream of `path`, one decoding thread; every fault of FFmpeg becomes a VideoError."""
+    """The best video stream of a file, decoded by one thread; every fault of FFmpeg becomes a VideoError."""
     try:
         with av.open(path) as container:
             stream = container.streams.best("video")
@@ -211,16 +242,16 @@ def _opened(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
             stream.thread_type, stream.codec_context.thread_count = "NONE", 1
             yield container, stream
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
-        raise VideoError(path, f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}.") from None
+        raise VideoError(path, f"{getattr(error, 'strerror', None) or error} ({type(error).__name__}).") from None
 
 
-def decode(path: str | os.PathLike[str]) -> Iterator[av.VideoFrame]:
-    """Yield every frame of the best video stream in display order: the reference. Raises VideoError at damage."""
+def decode(path: Path) -> Iterator[av.VideoFrame]:
+    """Every frame of the best video stream in display order: the reference. Raises VideoError at damage."""
     with _opened(os.fspath(path)) as (container, stream):
         yield from container.decode(stream)
 
 
-def _pyav_frames(path: str | os.PathLike[str], unique: list[int]) -> Frames:
+def _pyav_frames(path: Path, unique: list[int]) -> Frames:
     out: Frames | None = None
     done = 0
     for i, frame in enumerate(decode(path)):
@@ -237,20 +268,18 @@ def _pyav_frames(path: str | os.PathLike[str], unique: list[int]) -> Frames:
     raise VideoError(path, f"frame {unique[done]} was asked for, it ends before.")
 
 
-def _decord_frames(path: str | os.PathLike[str], unique: list[int]) -> Frames | None:
-    """Frames by decord, or None where decord gives up: PyAV then reads, or says what is wrong with the file."""
+def _decord_frames(path: Path, unique: list[int]) -> Frames | None:
+    """Frames by decord, or None where it gives up: PyAV then reads, or says what is wrong with the file."""
     try:
-        reader = decord.VideoReader(os.fspath(path), num_threads=1)
-        frames: Frames = reader.get_batch(unique).asnumpy()
+        frames: Frames = decord.VideoReader(os.fspath(path), num_threads=1).get_batch(unique).asnumpy()
     except (decord.DECORDError, RuntimeError):
         return None
     return frames
 
 
-def _rgb(path: str | os.PathLike[str], frame: av.VideoFrame) -> Frames:
-    """One frame as RGB (H, W, 3), turned by the rotation in its metadata."""
-    quarter, rest = divmod(frame.rotation, 90)
+def _rgb(path: Path, frame: av.VideoFrame) -> Frames:
+    """One frame as RGB (H, W, 3), contiguous, turned by the rotation in its metadata."""
+    quarters, rest = divmod(frame.rotation, 90)
     if rest:
         raise VideoError(path, f"it is rotated by {frame.rotation} degrees, not by quarter turns.")
-    rgb: Frames = frame.to_ndarray(format="rgb24")
-    return np.rot90(rgb, quarter) if quarter % 4 else rgb
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarters))
