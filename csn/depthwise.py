@@ -8,7 +8,8 @@ C products of one position are contiguous:
     gradient of input   the same, of the output gradient, with the filter reversed (spread with zeros for stride 2)
     gradient of weight  k two-dimensional convolutions' gradients, one per time shift, with frames as the batch
 
-Sums are kept in float32 (float64 for float64 inputs), whatever the type of the inputs.
+Sums are kept in float32 (float64 for float64 inputs), whatever the type of the inputs. On CUDA the fastest of these,
+torch's own convolution and our Triton kernels is used (csn.depthwise_tune); on a CPU the choice is fixed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from csn import depthwise_tune
 from csn.spec import require
 
 Triple = tuple[int, int, int]
@@ -33,10 +35,10 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Triple = (1, 1, 1)) -> T
     channels_last_3d. Differentiable once, in x and weight. Raises UserError where a size breaks its rule.
     """
     require(x.ndim == 5, "x.ndim", x.ndim, "must be 5: (B, C, T, H, W)")
-    channels, sizes = x.shape[1], tuple(weight.shape[2:])
-    require(weight.ndim == 5 and weight.shape[1] == 1, "weight.shape", tuple(weight.shape), "must be (C, 1, kT, kH, kW)")
-    require(weight.shape[0] == channels, "weight.shape", tuple(weight.shape), f"must start with the {channels} channels of x")
-    require(all(k % 2 == 1 for k in sizes), "weight.shape", tuple(weight.shape), "must have odd filter sizes")
+    size = tuple(weight.shape)
+    require(len(size) == 5 and size[1] == 1, "weight.shape", size, "must be (C, 1, kT, kH, kW)")
+    require(size[0] == x.shape[1], "weight.shape", size, f"must start with the {x.shape[1]} channels of x")
+    require(all(k % 2 == 1 for k in size[2:]), "weight.shape", size, "must have odd filter sizes")
     require(len(stride) == 3 and all(s in (1, 2) for s in stride), "stride", stride, "must be 1 or 2 on each of 3 axes")
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
@@ -45,7 +47,7 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Triple = (1, 1, 1)) -> T
 
 
 class DepthwiseConv3d(nn.Module):
-    """depthwise_conv3d with a 3x3x3 filter per channel; its state dict is that of nn.Conv3d(groups=channels, bias=False).
+    """depthwise_conv3d, one 3x3x3 filter per channel; state dict as nn.Conv3d(groups=channels, bias=False).
 
     Attributes: weight (C, 1, 3, 3, 3), initialised as nn.Conv3d does; channels; stride.
     """
@@ -69,18 +71,24 @@ class DepthwiseConv3d(nn.Module):
 
 @torch.library.custom_op("csn::depthwise_conv3d", mutates_args=())
 def _forward(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
-    y = convolve(_wide(x), _wide(weight).to(_wide(x).dtype), stride)
-    return y.to(x.dtype, memory_format=NDHWC)
+    if x.is_cuda:
+        return depthwise_tune.convolve(x, weight, stride)
+    wide = _wide(x)
+    return convolve(wide, weight.to(wide.dtype), stride).to(x.dtype, memory_format=NDHWC)
 
 
 @torch.library.custom_op("csn::depthwise_conv3d_grad_input", mutates_args=())
 def _grad_input(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence[int]) -> Tensor:
-    gx = grad_input(_wide(g), _wide(weight).to(_wide(g).dtype), sizes, stride)
-    return gx.to(g.dtype, memory_format=NDHWC)
+    if g.is_cuda:
+        return depthwise_tune.grad_input(g, weight, sizes, stride)
+    wide = _wide(g)
+    return grad_input(wide, weight.to(wide.dtype), sizes, stride).to(g.dtype, memory_format=NDHWC)
 
 
 @torch.library.custom_op("csn::depthwise_conv3d_grad_weight", mutates_args=())
 def _grad_weight(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
+    if g.is_cuda:
+        return depthwise_tune.grad_weight(g, x, weight, stride)
     return grad_weight(_wide(g), _wide(x), weight.shape[2:], stride).to(weight.dtype)
 
 
@@ -121,7 +129,7 @@ def _wide(t: Tensor) -> Tensor:
     return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t
 
 
-# ---- the arithmetic, in torch's own operators -------------------------------------------------------------------
+# ---- the arithmetic on a CPU, in torch's own operators ------------------------------------------------------------
 # The choices are fixed: the best of seven ways (weight) and five (input), measured in benchmarks/depthwise.py on the
 # layers of ResNet3D-50 with 1 and 2 threads. Same inputs, same number of threads: same bits.
 
@@ -171,8 +179,8 @@ def _plane(g: Tensor, x: Tensor, d: int, kernel: Sequence[int], stride: Sequence
     end = min(g.shape[1], (frames - 1 - d) // stride[0] + 1)
     if begin >= end:
         return g.new_zeros((g.shape[2], 1, *kernel))
-    first_x = begin * stride[0] + d
-    return _plane_of_pairs(g[:, begin:end], x[:, first_x : first_x + (end - begin - 1) * stride[0] + 1 : stride[0]], kernel, stride)
+    partners = slice(begin * stride[0] + d, (end - 1) * stride[0] + d + 1, stride[0])
+    return _plane_of_pairs(g[:, begin:end], x[:, partners], kernel, stride)
 
 
 def _plane_of_pairs(g: Tensor, x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
