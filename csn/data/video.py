@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 from zlib import crc32
 
@@ -34,7 +35,7 @@ from numpy.typing import NDArray
 from csn.spec import UserError
 
 Frames = NDArray[np.uint8]  # (n, H, W, 3), one frame: (H, W, 3)
-Path = str | os.PathLike[str]
+AnyPath = str | os.PathLike[str]
 
 CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # those that store display times
 CODECS = ("h264", "vp8", "vp9")
@@ -49,7 +50,7 @@ decord.logging.set_level(decord.logging.QUIET)
 class VideoError(UserError):
     """A video that cannot be read exactly: "Video FILE cannot be read: reason"."""
 
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(self, path: AnyPath, reason: str) -> None:
         self.path, self.reason = os.fspath(path), reason
         super().__init__(f"Video {self.path} cannot be read: {reason}")
 
@@ -75,7 +76,7 @@ class VideoPlan:
     damage: str = ""
 
 
-def read_frames(path: Path, indices: Sequence[int] | NDArray[np.integer], plan: VideoPlan | None = None) -> Frames:
+def read_frames(path: AnyPath, indices: Sequence[int] | NDArray[np.integer], plan: VideoPlan | None = None) -> Frames:
     """Frames `indices` of a video, in the order asked, repeats included: uint8 (n, H, W, 3).
 
     plan: what `probe` or a scan said of this file; without it the file is probed, once per process. Raises
@@ -97,14 +98,14 @@ def read_frames(path: Path, indices: Sequence[int] | NDArray[np.integer], plan: 
     return frames if bool((np.diff(back) == 1).all()) else frames[back]
 
 
-def probe(path: Path, quick: bool = False) -> VideoPlan:
+def probe(path: AnyPath, quick: bool = False) -> VideoPlan:
     """Decide how a video is read, once per process and file version: it is decoded whole, by decord too if need be.
 
     quick: list the packets of an H.264 file instead of decoding it; exact for intact files, finds no damage.
     Raises VideoError where the file is missing, holds no video, or cannot be decoded to its end.
     """
     try:
-        stat = os.stat(path)
+        stat = Path(path).stat()
     except OSError as error:
         raise VideoError(path, f"{error.strerror}.") from None
     return _probe(os.fspath(path), quick, stat.st_mtime_ns, stat.st_size)
@@ -118,8 +119,9 @@ def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
         codec, rate = stream.codec_context, stream.average_rate or stream.guessed_rate
         for packet in container.demux(stream):
             if packet.size:
-                refresh = packet.is_keyframe and (codec.name != "h264" or _has_idr(bytes(packet), codec.extradata or b""))
-                packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, refresh, packet.is_discard))
+                key = packet.is_keyframe
+                refresh = key and (codec.name != "h264" or _has_idr(bytes(packet), codec.extradata or b""))
+                packets.append(_Packet(packet.pts, packet.dts, key, refresh, packet.is_discard))
             if first is None:
                 first = next(iter(packet.decode()), None)
         if first is None:
@@ -132,8 +134,8 @@ def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
     if not quick:
         sums, damage = _reference(path, seconds, promised)
         frames = len(sums)
-        if not reason:
-            reason = _disagreement(path, sums, [i for i, p in enumerate(packets) if p.key])
+        if not reason:  # what FFmpeg 4 inside decord conceals, it conceals in another way
+            reason = "damaged" if damage else _disagreement(path, sums, [i for i, p in enumerate(packets) if p.key])
     return VideoPlan(frames, height, width, float(rate or 0), "pyav" if reason else "decord", reason, damage)
 
 
@@ -190,7 +192,7 @@ def _reference(path: str, seconds: float, promised: int) -> tuple[list[int], str
     """Checksums of all frames of a full decode, and its damage: fewer frames than announced, or concealed ones."""
     sums, concealed, end = [], 0, 0.0
     for frame in decode(path):
-        sums.append(crc32(_rgb(path, frame)))
+        sums.append(crc32(_rgb(path, frame).data))
         concealed += frame.is_corrupt
         end = max(end, frame.time or 0.0)
     if not sums:
@@ -212,7 +214,7 @@ def _disagreement(path: str, sums: list[int], keys: list[int]) -> str:
         chunks = [list(range(at, min(at + CHUNK, len(sums)))) for at in range(0, len(sums), CHUNK)]
         for chunk in chunks + [[i] for i in around[: 3 * CHUNK]]:
             for i, frame in zip(chunk, reader.get_batch(chunk).asnumpy(), strict=True):
-                if crc32(frame) != sums[i]:
+                if crc32(frame.data) != sums[i]:
                     return f"decord differs in frame {i}"
     except (decord.DECORDError, RuntimeError):
         return "decord cannot read it"
@@ -239,19 +241,21 @@ def _opened(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
             stream = container.streams.best("video")
             if not isinstance(stream, av.VideoStream):
                 raise VideoError(path, "it has no video stream.")
+            if stream.codec_context is None:
+                raise VideoError(path, "there is no decoder for its video stream.")
             stream.thread_type, stream.codec_context.thread_count = "NONE", 1
             yield container, stream
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
         raise VideoError(path, f"{getattr(error, 'strerror', None) or error} ({type(error).__name__}).") from None
 
 
-def decode(path: Path) -> Iterator[av.VideoFrame]:
+def decode(path: AnyPath) -> Iterator[av.VideoFrame]:
     """Every frame of the best video stream in display order: the reference. Raises VideoError at damage."""
     with _opened(os.fspath(path)) as (container, stream):
         yield from container.decode(stream)
 
 
-def _pyav_frames(path: Path, unique: list[int]) -> Frames:
+def _pyav_frames(path: AnyPath, unique: list[int]) -> Frames:
     out: Frames | None = None
     done = 0
     for i, frame in enumerate(decode(path)):
@@ -268,7 +272,7 @@ def _pyav_frames(path: Path, unique: list[int]) -> Frames:
     raise VideoError(path, f"frame {unique[done]} was asked for, it ends before.")
 
 
-def _decord_frames(path: Path, unique: list[int]) -> Frames | None:
+def _decord_frames(path: AnyPath, unique: list[int]) -> Frames | None:
     """Frames by decord, or None where it gives up: PyAV then reads, or says what is wrong with the file."""
     try:
         frames: Frames = decord.VideoReader(os.fspath(path), num_threads=1).get_batch(unique).asnumpy()
@@ -277,7 +281,7 @@ def _decord_frames(path: Path, unique: list[int]) -> Frames | None:
     return frames
 
 
-def _rgb(path: Path, frame: av.VideoFrame) -> Frames:
+def _rgb(path: AnyPath, frame: av.VideoFrame) -> Frames:
     """One frame as RGB (H, W, 3), contiguous, turned by the rotation in its metadata."""
     quarters, rest = divmod(frame.rotation, 90)
     if rest:
