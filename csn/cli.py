@@ -120,8 +120,8 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, ho
     side = f"{recipe.frames}x{recipe.crop}x{recipe.crop}"
     grid = Grid(title=f"{table.title}: plan at scale {recipe.scale}, width {recipe.width}", title_justify="left", caption_justify="left",
                 caption=f"GMACs of one clip of {side}, {recipe.data.classes} classes. s: minutes and seconds are of one job.")  # fmt: skip
-    for name in ("row", "depth", "groups", "GMACs", "M par", "M inter"):
-        grid.add_column(name, justify="left" if name == "row" else "right")
+    for name in ("row", "GMACs", "M par", "M inter"):
+        grid.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
     grid.add_column("runs by seed")
     grid.add_column("each", justify="right")
     counts: dict[str, int] = {}
@@ -131,7 +131,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, ho
     for row in rows:
         reason = row.unfit(recipe)
         if reason:
-            grid.add_row(row.label, str(row.variant.depth), str(row.variant.groups), "", "", "", f"cannot be held: {reason}", "")
+            grid.add_row(row.label, "", "", "", f"cannot be held: {reason}", "")
             continue
         cost = costs.get(cost_key(row.at(recipe), recipe))
         states = {}
@@ -145,7 +145,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, ho
             counts[state] = counts.get(state, 0) + 1
         each = expected.get(Run(variant=row.at(recipe), recipe=recipe, seed=seeds[0]).name) if seeds else None
         grid.add_row(
-            row.label, str(row.variant.depth), str(row.variant.groups),
+            row.label,
             f"{cost['flops'] / 1e9:.4f}" if cost else "", f"{cost['params'] / 1e6:.3f}" if cost else "", f"{cost['interactions'] / 1e6:.3f}" if cost else "",
             grouped(states), clock(each) if each else "",
         )  # fmt: skip

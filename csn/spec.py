@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, get_args
 
 
@@ -98,8 +98,8 @@ class MovingDigits:
     test: int
     size: int = 40
     frames: int = 16
-    noise: int = 8
-    texture: int = 20
+    noise: int = 4
+    texture: int = 8
     seed: int = 0
     kind: Literal["moving-digits"] = "moving-digits"
 
@@ -184,8 +184,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Readable slug and the first 10 hex digits of the SHA-256 of the content."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
+        """Readable slug and the first 10 hex digits of the SHA-256 of the content.
+
+        The digest covers the fields that differ from their defaults: a field added later leaves old names as they are,
+        so a default, once released, never changes its value or its meaning.
+        """
+        text = json.dumps(told(self), sort_keys=True)
         return f"{self.recipe.scale}-{self.variant.slug}-s{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -203,6 +207,14 @@ class Run:
             return Run(variant=Variant(**content["variant"]), recipe=Recipe(**recipe), seed=content["seed"])
         except (KeyError, TypeError) as error:
             raise UserError(f"The run description is damaged or of another version ({error}); make it again with --plan.") from None
+
+
+def told(value: Any) -> Any:
+    """The fields of a spec that differ from their defaults, as plain JSON types."""
+    if not is_dataclass(value):
+        return list(value) if isinstance(value, tuple) else value
+    kept = {f.name: getattr(value, f.name) for f in fields(value)}
+    return {f.name: told(kept[f.name]) for f in fields(value) if f.default is MISSING or kept[f.name] != f.default}
 
 
 def changed(value: Any, **changes: Any) -> Any:

@@ -31,10 +31,10 @@ from csn.spec import MovingDigits, UserError
 MOTIONS = ("left", "right", "up", "down", "clockwise", "anticlockwise", "grow", "shrink")
 CLASSES = tuple(f"{digit} {motion}" for digit in range(10) for motion in MOTIONS)
 SPLITS = ("train", "test")
-GLYPH = 18.0  # side of a digit, pixels of a 40-pixel frame, before its random scale
-SPEED = 0.9  # pixels a frame, of a 40-pixel frame
-TURN = 5.0  # degrees a frame
-ZOOM = 1.05  # factor a frame
+GLYPH = 24.0  # side of a digit, pixels of a 40-pixel frame, before its random scale
+SPEED = 1.0  # pixels a frame, of a 40-pixel frame
+TURN = 5.5  # degrees a frame
+ZOOM = 1.055  # factor a frame
 
 
 @cache

@@ -1,0 +1,31 @@
+# make demo: the environment, then Table 3 on MovingDigits, four rows, one seed: about five minutes on 2 cores
+# make test: the environment, then the tests
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.PHONY: demo test test-slurm lint figures clean
+
+.venv/ready: requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --disable-pip-version-check --progress-bar off -q -r requirements.txt
+	touch $@
+
+demo: .venv/ready
+	$(RUN) experiments/table3_groups.py --home demo --seeds 0 --only simple simple-D bottleneck bottleneck-D
+
+test: .venv/ready
+	$(RUN) -m pytest
+
+test-slurm: .venv/ready
+	$(RUN) slurm/local_cluster.py install
+	$(RUN) -m pytest -m slurm tests/slurm
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+figures: .venv/ready
+	for table in experiments/table*.py; do $(RUN) $$table --show; done
+
+clean:
+	rm -rf .venv demo runs
