@@ -7,7 +7,7 @@ Frame i is the i-th frame that FFmpeg gives when it decodes the best video strea
 the last (PyAV, one thread), turned by the rotation in the file's metadata, converted to RGB by swscale with its default
 coefficients (a colour matrix named in the file is ignored, as by decord). Every value equals that reference, not only
 the frame's number: a file goes to decord only if decord was seen to agree, every other one is decoded by PyAV from its
-first frame to the last one asked for.
+first frame to the last one asked for. A folder of numbered pictures is a video too, without a frame rate.
 
 decord 0.6.0 counts key frames in decoding order and frames in display order, so it gives wrong frames without a word
 wherever the two differ. Its pixels differ for odd sizes, more than 8 bits and interlaced pictures. `_doubt` lists these
@@ -32,6 +32,7 @@ import decord
 import numpy as np
 from numpy.typing import NDArray
 
+from csn.data.images import holes, pictures, read_picture
 from csn.spec import UserError
 
 Frames = NDArray[np.uint8]  # (n, H, W, 3), one frame: (H, W, 3)
@@ -63,15 +64,15 @@ class VideoPlan:
     """What a file holds and who may read it.
 
     frames: number of frames of a full decode. height, width: of the frames, upright. fps: average frames per second.
-    reader: "decord", which may seek, or "pyav", from frame 0. reason: why not decord. damage: what a full decode
-    shows to be missing or concealed in a file that can still be read, "" where nothing is.
+    reader: "decord", which may seek, "pyav", from frame 0, or "pictures", of a folder (fps 0). reason: why not decord.
+    damage: what a full decode shows to be missing or concealed in a file that can still be read, "" where nothing is.
     """
 
     frames: int
     height: int
     width: int
     fps: float
-    reader: Literal["decord", "pyav"]
+    reader: Literal["decord", "pyav", "pictures"]
     reason: str = ""
     damage: str = ""
 
@@ -91,7 +92,9 @@ def read_frames(path: AnyPath, indices: Sequence[int] | NDArray[np.integer], pla
         return np.empty((0, plan.height, plan.width, 3), np.uint8)
     unique, back = np.unique(np.array(wanted), return_inverse=True)
     frames = _decord_frames(path, unique.tolist()) if plan.reader == "decord" else None
-    if frames is None:
+    if plan.reader == "pictures":
+        frames = _pictures(path, unique.tolist())
+    elif frames is None:
         frames = _pyav_frames(path, unique.tolist())
     if frames.shape[1:] != (plan.height, plan.width, 3):
         raise VideoError(path, f"its frames are {frames.shape[1:3]}, {(plan.height, plan.width)} were expected.")
@@ -101,7 +104,8 @@ def read_frames(path: AnyPath, indices: Sequence[int] | NDArray[np.integer], pla
 def probe(path: AnyPath, quick: bool = False) -> VideoPlan:
     """Decide how a video is read, once per process and file version: it is decoded whole, by decord too if need be.
 
-    quick: list the packets of an H.264 file instead of decoding it; exact for intact files, finds no damage.
+    quick: list the packets of an H.264 file instead of decoding it, read one picture of a folder: exact for intact
+    files, finds no damage.
     Raises VideoError where the file is missing, holds no video, or cannot be decoded to its end.
     """
     try:
@@ -113,6 +117,8 @@ def probe(path: AnyPath, quick: bool = False) -> VideoPlan:
 
 @lru_cache(maxsize=1 << 18)
 def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
+    if Path(path).is_dir():
+        return _probe_folder(path, quick)
     packets: list[_Packet] = []
     first: av.VideoFrame | None = None
     with _opened(path) as (container, stream):
@@ -253,6 +259,28 @@ def decode(path: AnyPath) -> Iterator[av.VideoFrame]:
     """Every frame of the best video stream in display order: the reference. Raises VideoError at damage."""
     with _opened(os.fspath(path)) as (container, stream):
         yield from container.decode(stream)
+
+
+def _probe_folder(path: str, quick: bool) -> VideoPlan:
+    names = pictures(path)
+    if not names:
+        raise VideoError(path, "the folder holds no numbered pictures.")
+    height, width, _ = _pictures(path, [0] if quick else range(len(names))).shape[1:]
+    missing = holes(names)
+    return VideoPlan(len(names), height, width, 0.0, "pictures", "", f"{missing} pictures missing" if missing else "")
+
+
+def _pictures(path: AnyPath, unique: Sequence[int]) -> Frames:
+    try:
+        names = pictures(path)
+        frames = [read_picture(names[i]) for i in unique if i < len(names)]
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged pictures
+        raise VideoError(path, f"{error}.") from None
+    if len(frames) < len(unique):
+        raise VideoError(path, f"frame {unique[-1]} was asked for, it has {len(names)} pictures.")
+    if len({frame.shape for frame in frames}) > 1:
+        raise VideoError(path, "its pictures differ in size.")
+    return np.stack(frames)
 
 
 def _pyav_frames(path: AnyPath, unique: list[int]) -> Frames:

@@ -1,0 +1,77 @@
+"""What lies below a data root: video files of any kind and folders of numbered pictures, as relative paths."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from csn.data import Sample
+from csn.data.images import NUMBER, PICTURES
+from csn.spec import UserError
+
+VIDEOS = (".mp4", ".avi", ".webm", ".mkv", ".flv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".3gp", ".gif")
+
+
+def listing(root: Path) -> list[str]:
+    """Sorted relative paths, with "/", of all videos below root; a folder with numbered pictures is one video.
+
+    Links are followed, every folder once. Raises UserError where root is no folder.
+    """
+    if not root.is_dir():
+        raise UserError(f"The data root {root} is not a folder; give the folder that holds the videos with --root.")
+    found, seen = [], set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        inode = Path(folder).stat()
+        if (inode.st_dev, inode.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((inode.st_dev, inode.st_ino))
+        relative = os.path.relpath(folder, root)
+        prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
+        found += [prefix + name for name in files if name.lower().endswith(VIDEOS)]
+        if prefix and any(NUMBER.search(name) and name.lower().endswith(PICTURES) for name in files):
+            found.append(prefix[:-1])
+    return sorted(found)
+
+
+def stem(path: str) -> str:
+    """Name of a video without its folder and its ending; folders of pictures keep their name whole."""
+    name = path.rsplit("/", 1)[-1]
+    head, dot, ending = name.rpartition(".")
+    return head if dot and f".{ending.lower()}" in VIDEOS else name
+
+
+def annotation(root: Path, places: Iterable[str], names: Iterable[str], what: str) -> Path:
+    """The first of root/place/name that exists; raises UserError that says what was looked for."""
+    tried = [root / place / name for place in places for name in names]
+    for path in tried:
+        if path.is_file():
+            return path
+    raise UserError(f"{what} not found: put {' or '.join(dict.fromkeys(p.name for p in tried))} into {root}.")
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, content) of the lines that are not blank, UTF-8, without CR; raises UserError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text ({error}).") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def one_of(split: str, *known: str) -> None:
+    """Raise UserError unless split is one of the known names."""
+    if split not in known:
+        raise UserError(f"`split` (={split}) must be one of {', '.join(known)}.")
+
+
+def fingerprint(samples: Iterable[Sample], classes: Iterable[str]) -> str:
+    """First 16 hex digits of the SHA-256 over class names, video ids and labels."""
+    digest = hashlib.sha256("\n".join(classes).encode())
+    for sample in samples:
+        digest.update(f"\n{sample.video} {sample.labels}".encode())
+    return digest.hexdigest()[:16]

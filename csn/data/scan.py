@@ -1,0 +1,260 @@
+"""Check every video below a root in worker processes, once; training then starts from the index this leaves.
+
+    index = scan(root, listing(root), index_file(root), workers=8, seconds=60)
+    plan = index.plan(path)    # VideoPlan for read_frames, or a VideoError that says what the scan found
+
+The index is a text file of one JSON object a line, in the order the checks ended, the last line of a path counts: an
+interrupted scan goes on where it stopped, a changed file is checked again. A check that hangs or crashes takes its
+worker along, never the scan; the file is named as damaged and the worker replaced.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from csn.data.images import pictures
+from csn.data.video import VideoError, VideoPlan, probe
+from csn.spec import UserError
+
+RENEWED = 500  # files after which a worker is replaced, so that what a decoder forgets to free stays small
+Check = Callable[[str], VideoPlan]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a scan found. size, mtime_ns: of the file then; digest: SHA-256 of its bytes; error: "" where plan is set."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    digest: str
+    plan: VideoPlan | None
+    error: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """The entries of a scan by path relative to root."""
+
+    root: Path
+    entries: dict[str, Entry]
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """What is wrong with each file that cannot be read, or not to its end: {path: reason}, sorted."""
+        wrong = {path: entry.error or (entry.plan.damage if entry.plan else "") for path, entry in self.entries.items()}
+        return {path: wrong[path] for path in sorted(wrong) if wrong[path]}
+
+    def plan(self, path: str | os.PathLike[str]) -> VideoPlan:
+        """How to read a video below root; raises VideoError where it is damaged, was not scanned, or has changed."""
+        entry = self.entries.get(os.path.relpath(path, self.root).replace(os.sep, "/"))
+        if entry is None:
+            raise VideoError(path, "it is not in the index; run the scan again.")
+        if entry.plan is None:
+            raise VideoError(path, entry.error)
+        try:
+            unchanged = entry.plan.reader == "pictures" or Path(path).stat().st_size == entry.size
+        except OSError as error:
+            raise VideoError(path, f"{error.strerror}.") from None
+        if not unchanged:
+            raise VideoError(path, "it has changed since the scan; run the scan again.")
+        return entry.plan
+
+
+def index_file(root: Path) -> Path:
+    """Where a scan of root leaves its index unless told otherwise."""
+    return root / "csn_index.jsonl"
+
+
+def read_index(root: Path, file: Path | None = None) -> Index:
+    """The index of a scanned root; empty where there is none. A half-written last line is left out."""
+    entries: dict[str, Entry] = {}
+    try:
+        with (file or index_file(root)).open(encoding="utf-8") as stream:
+            for line in stream:
+                if not line.endswith("\n"):
+                    break
+                content = json.loads(line)
+                if content["plan"] is not None:
+                    content["plan"] = VideoPlan(**content["plan"])
+                entries[content["path"]] = Entry(**content)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        file = file or index_file(root)
+        raise UserError(f"The index {file} is damaged ({error}); delete it and scan again.") from None
+    return Index(root, entries)
+
+
+def scan(
+    root: Path,
+    paths: Iterable[str],
+    file: Path | None = None,
+    *,
+    workers: int = 1,
+    seconds: float = 60.0,
+    check: Check = probe,
+    progress: Callable[[int, int, int], None] = lambda done, total, damaged: None,
+) -> Index:
+    """Check the paths (relative to root) that the index lacks or that changed; append to it; return it.
+
+    workers: processes. seconds: limit for one file. check: what a worker does with a file, `probe` or its quick form.
+    progress is called with (checked, in all, damaged). Raises UserError where the index cannot be written or another
+    scan is writing it.
+    """
+    file = file or index_file(root)
+    try:
+        out = file.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot write the index {file} ({error.strerror}); give another place with --index.") from None
+    with out:
+        try:
+            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"Another scan is writing {file}; wait for it or give another --index.") from None
+        _mend(file)
+        entries, wanted = read_index(root, file).entries, list(paths)
+        todo = [path for path in wanted if not _unchanged(root, path, entries.get(path))]
+        done = len(wanted) - len(todo)
+        damaged = sum(bool(e.error) for e in entries.values())
+        progress(done, len(wanted), damaged)
+        pool = _Pool(partial(_examine, check, root), min(workers, len(todo)), seconds)
+        try:
+            for path, result in pool.run(todo):
+                entry = result if isinstance(result, Entry) else Entry(path, *_stat(root / path), "", None, result)
+                entries[path] = entry
+                out.write(json.dumps(asdict(entry)) + "\n")
+                out.flush()
+                done, damaged = done + 1, damaged + bool(entry.error)
+                progress(done, len(wanted), damaged)
+        finally:
+            pool.close()
+    kept = set(wanted)
+    return Index(root, {path: entry for path, entry in entries.items() if path in kept})
+
+
+def _mend(file: Path) -> None:
+    """Cut off the half line an interrupted scan may have left."""
+    content = file.read_bytes()
+    if content and not content.endswith(b"\n"):
+        os.truncate(file, content.rfind(b"\n") + 1)
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _unchanged(root: Path, path: str, entry: Entry | None) -> bool:
+    return entry is not None and (entry.size, entry.mtime_ns) == _stat(root / path)
+
+
+def _examine(check: Check, root: Path, path: str) -> Entry:
+    """What a worker does with one file: the check, then the digest of its bytes (of all its pictures for a folder)."""
+    where = root / path
+    size, mtime_ns = _stat(where)
+    try:
+        plan, error = check(str(where)), ""
+    except VideoError as fault:
+        plan, error = None, fault.reason
+    digest = hashlib.sha256()
+    try:
+        for part in pictures(where) if where.is_dir() else [str(where)]:
+            with open(part, "rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    except OSError as fault:
+        plan, error = None, f"{fault.strerror}."
+    return Entry(path, size, mtime_ns, digest.hexdigest(), plan, error)
+
+
+def _serve(work: Callable[[str], Entry], pipe: Connection) -> None:
+    pipe.send("ready")
+    while (path := pipe.recv()) is not None:
+        try:
+            pipe.send(work(path))
+        except Exception as error:
+            pipe.send(f"the check failed: {type(error).__name__}: {error}")
+
+
+class _Worker:
+    """A process with a pipe and at most one file in hand, with the time by which it must be done."""
+
+    def __init__(self, work: Callable[[str], Entry]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        self.process.start()
+        theirs.close()  # so that the end of the process is seen as the end of the pipe
+        self.path, self.deadline, self.served = "", 0.0, 0
+
+    def give(self, path: str, seconds: float) -> None:
+        if not self.served:
+            self.pipe.recv()  # the imports of a new process are not the file's time
+        self.pipe.send(path)
+        self.path, self.deadline, self.served = path, time.monotonic() + seconds, self.served + 1
+
+    def take(self) -> Entry | str:
+        """What came of the file; a text where the process is late or dead, and then the process is dead."""
+        if self.pipe.poll():
+            try:
+                result: Entry | str = self.pipe.recv()
+                return result
+            except EOFError:
+                self.process.join()
+                return f"reading it ended the process (exit code {self.process.exitcode})."
+        self.process.kill()
+        return "reading it took longer than the time limit."
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+class _Pool:
+    """Workers that may hang or die."""
+
+    def __init__(self, work: Callable[[str], Entry], count: int, seconds: float) -> None:
+        self.work, self.seconds = work, seconds
+        self.workers = [_Worker(work) for _ in range(count)]
+
+    def run(self, paths: list[str]) -> Iterator[tuple[str, Entry | str]]:
+        """Each path with its Entry, or with a text where the worker was late or died; in the order they end."""
+        waiting = list(reversed(paths))
+        for worker in self.workers:
+            worker.give(waiting.pop(), self.seconds)
+        busy = list(self.workers)
+        while busy:
+            left = min(worker.deadline for worker in busy) - time.monotonic()
+            ready = wait([worker.pipe for worker in busy], timeout=max(left, 0))
+            now = time.monotonic()
+            for worker in [w for w in busy if w.pipe in ready or w.deadline <= now]:
+                busy.remove(worker)
+                path, result = worker.path, worker.take()
+                if waiting:
+                    if isinstance(result, str) or worker.served >= RENEWED:
+                        self.workers.remove(worker)
+                        worker.end()
+                        worker = _Worker(self.work)
+                        self.workers.append(worker)
+                    worker.give(waiting.pop(), self.seconds)
+                    busy.append(worker)
+                yield path, result
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.end()

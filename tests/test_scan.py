@@ -1,0 +1,174 @@
+"""The scan names what is damaged, survives hangs and crashes, goes on where it stopped; its index reads quickly."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_videos import write, write_folder
+
+from csn.data.media import listing, stem
+from csn.data.scan import index_file, read_index, scan
+from csn.data.video import VideoError, VideoPlan, decode, probe, read_frames
+from csn.spec import UserError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write(tmp_path / "a/safe.mp4", bf="0")
+    write(tmp_path / "a/b.AVI", codec="mpeg4", bf="2", g="8")
+    write_folder(tmp_path / "7", frames=5)
+    (tmp_path / "a/page.mp4").write_text("<html>")
+    (tmp_path / "a/notes.txt").write_text("no video")
+    return tmp_path
+
+
+def dies(name: str, path: str) -> VideoPlan:
+    """A check whose decoder crashes on one file."""
+    if path.endswith(name):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return probe(path)
+
+
+def unforeseen(path: str) -> VideoPlan:
+    raise ZeroDivisionError(path)
+
+
+def test_scan_finds_what_the_door_finds(root: Path) -> None:
+    paths = listing(root)
+    assert paths == ["7", "a/b.AVI", "a/page.mp4", "a/safe.mp4"]
+    seen: list[tuple[int, int, int]] = []
+    index = scan(root, paths, progress=lambda *state: seen.append(state), workers=2)
+    assert seen[0] == (0, 4, 0) and seen[-1] == (4, 4, 1)
+    assert list(index.damaged) == ["a/page.mp4"] and "Invalid data" in index.damaged["a/page.mp4"]
+    again = read_index(root)
+    for path in ("7", "a/b.AVI", "a/safe.mp4"):
+        plan = again.plan(root / path)
+        assert plan == probe(root / path) == index.plan(root / path)
+        assert np.array_equal(read_frames(root / path, [3, 0], plan), read_frames(root / path, [3, 0]))
+        assert len(again.entries[path].digest) == 64
+    with pytest.raises(VideoError, match=r"page\.mp4 cannot be read: Invalid data"):
+        again.plan(root / "a/page.mp4")
+    with pytest.raises(VideoError, match="not in the index"):
+        again.plan(root / "other.mp4")
+    with pytest.raises(VideoError, match="not in the index"):
+        read_index(root / "a").plan(root / "a/safe.mp4")
+
+
+def test_scan_goes_on_where_it_stopped(root: Path) -> None:
+    scan(root, ["a/safe.mp4"])
+    with index_file(root).open("a") as out:
+        out.write('{"path": "a/b.AVI", "size"')  # power cut in the middle of a line
+    assert list(read_index(root).entries) == ["a/safe.mp4"]
+    scan(root, listing(root))
+    lines = [json.loads(line)["path"] for line in index_file(root).read_text().splitlines()]
+    assert lines[0] == "a/safe.mp4" and sorted(lines) == listing(root)
+    write(root / "a/safe.mp4", frames=9)
+    with pytest.raises(VideoError, match="changed since the scan"):
+        read_index(root).plan(root / "a/safe.mp4")
+    scan(root, listing(root))
+    assert len(index_file(root).read_text().splitlines()) == 5  # the changed file, and no other, once more
+    assert read_index(root).plan(root / "a/safe.mp4").frames == 9
+    (root / "a/safe.mp4").unlink()
+    assert "a/safe.mp4" not in scan(root, listing(root)).entries
+    with pytest.raises(VideoError, match="No such file"):
+        read_index(root).plan(root / "a/safe.mp4")
+
+
+def test_a_hanging_decoder_is_killed(root: Path) -> None:
+    os.mkfifo(root / "a/hang.mp4")  # opening it waits for a writer for ever
+    index = scan(root, listing(root), workers=1, seconds=2.0)
+    assert index.entries["a/hang.mp4"].error == "reading it took longer than the time limit."
+    assert index.plan(root / "a/safe.mp4").frames == 24
+
+
+def test_a_crashing_decoder_takes_one_worker(root: Path) -> None:
+    index = scan(root, listing(root), check=partial(dies, "b.AVI"), workers=1)
+    assert index.entries["a/b.AVI"].error == "reading it ended the process (exit code -11)."
+    assert index.plan(root / "a/safe.mp4").frames == 24
+    assert sorted(index.damaged) == ["a/b.AVI", "a/page.mp4"]
+
+
+def test_an_unforeseen_error_is_recorded(root: Path) -> None:
+    index = scan(root, ["a/safe.mp4"], check=unforeseen)
+    assert "ZeroDivisionError" in index.damaged["a/safe.mp4"]
+
+
+def test_damage_inside_a_readable_file_is_listed(tmp_path: Path) -> None:
+    content = write(tmp_path / "whole.mkv", 200, g="12").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+    index = scan(tmp_path, listing(tmp_path))
+    assert list(index.damaged) == ["cut.mkv"] and index.damaged["cut.mkv"].startswith("ends early")
+    assert index.plan(tmp_path / "cut.mkv").frames == sum(1 for _ in decode(tmp_path / "cut.mkv"))
+
+
+def test_what_a_person_can_get_wrong(root: Path) -> None:
+    with index_file(root).open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="Another scan is writing"):
+            scan(root, listing(root))
+    with pytest.raises(UserError, match="Cannot write the index"):
+        scan(root, [], root / "absent/index.jsonl")
+    index_file(root).write_text("[]\n")
+    with pytest.raises(UserError, match="damaged"):
+        read_index(root)
+    with pytest.raises(UserError, match="is not a folder"):
+        listing(root / "absent")
+
+
+def test_an_index_of_240000_videos_loads(tmp_path: Path) -> None:
+    line = {
+        "size": 1, "mtime_ns": 2, "digest": "0" * 64, "error": "",
+        "plan": {"frames": 300, "height": 256, "width": 340, "fps": 30.0, "reader": "decord", "reason": "", "damage": ""},
+    }
+    with index_file(tmp_path).open("w") as out:
+        for i in range(240_000):
+            out.write(json.dumps({"path": f"train/{i:06d}.mp4", **line}) + "\n")
+    index = read_index(tmp_path)
+    assert len(index.entries) == 240_000 and not index.damaged
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/239999.mp4").write_bytes(b"x")
+    assert index.plan(tmp_path / "train/239999.mp4").frames == 300
+
+
+def test_listing_follows_links_once(tmp_path: Path) -> None:
+    write(tmp_path / "disk/v.mp4", frames=1)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/link").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/round").symlink_to(tmp_path / "root")
+    assert listing(tmp_path / "root") == ["link/v.mp4"]
+    assert [stem(p) for p in ("a/b.c.MP4", "a/20", "x#&!;[(.avi")] == ["b.c", "20", "x#&!;[("]
+
+
+@pytest.mark.parametrize(("first", "digits"), [(0, 1), (1, 5), (7, 3)])
+def test_folders_of_pictures(tmp_path: Path, first: int, digits: int) -> None:
+    folder = write_folder(tmp_path / "v", frames=12, first=first, digits=digits)
+    plan = probe(folder)
+    assert (plan.frames, plan.height, plan.width, plan.reader) == (12, 40, 60, "pictures")
+    assert probe(folder, quick=True) == plan
+    levels = read_frames(folder, range(12))[:, :10].mean((1, 2, 3))
+    assert np.abs(levels - [i * 37 % 256 for i in range(12)]).max() < 8  # in the order of the numbers: 2 before 10
+    assert np.array_equal(read_frames(folder, [11, 0, 11])[1], read_frames(folder, [0])[0])
+
+
+def test_damaged_folders_of_pictures(tmp_path: Path) -> None:
+    holed = write_folder(tmp_path / "holed", frames=6)
+    (holed / "00003.jpg").unlink()
+    assert probe(holed).damage == "1 pictures missing" and probe(holed).frames == 5
+    cut = write_folder(tmp_path / "cut", frames=3)
+    (cut / "00002.jpg").write_bytes((cut / "00002.jpg").read_bytes()[:200])
+    (tmp_path / "none").mkdir()
+    for folder in (cut, tmp_path / "none"):
+        with pytest.raises(VideoError):
+            probe(folder)
+    mixed = write_folder(tmp_path / "mixed", frames=2)
+    write_folder(tmp_path / "other", frames=2, size=(44, 60))
+    (tmp_path / "other/00002.jpg").replace(mixed / "00002.jpg")
+    with pytest.raises(VideoError, match="differ in size"):
+        probe(mixed)
