@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from csn.execute import REPOSITORY, folder_of
 from csn.recipes import SCALES, SEEDS, recipe_of
-from csn.spec import Recipe, Run, UserError
+from csn.spec import MovingDigits, Recipe, Run, UserError
 from csn.table import Row, Table, collect, cost_key, count_costs, csv_path, planned_costs, read_lines, runs_of
 
 
@@ -37,7 +37,7 @@ def parser_of(table: Table) -> Parser:
     action.add_argument("--status", action="store_true", help="a table of the submitted runs")
     parser.add_argument("--only", nargs="+", metavar="LABEL", help="these rows only")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="these seeds (by default those of the scale)")
-    parser.add_argument("--scale", default="small", help=f"one of {', '.join(SCALES)} (default: small)")
+    parser.add_argument("--scale", default=table.scale, help=f"one of {', '.join(SCALES)} (default: {table.scale})")
     parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of runs/ and results/ (default: the repository)")
     parser.add_argument("--data", type=Path, help="folder of the data sets (default: HOME/data)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
@@ -56,6 +56,8 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
         home, data = args.home.resolve(), (args.data or args.home / "data").resolve()
         if args.submit or args.status:
             raise UserError("--submit and --status come with the cluster part of this package, which is not here yet; run without them.")
+        if not table.trains:
+            return show_costs(table, rows, recipe, home, args.plan, console)
         if args.plan:
             plan(table, rows, seeds, recipe, home, jobs_of(args), console)
             return 0
@@ -200,17 +202,36 @@ def run_missing(
     return 0 if not troubles else 1 if len(failed) == len(work) else 2
 
 
+def show_costs(table: Table, rows: list[Row], recipe: Recipe, home: Path, plan_only: bool, console: Console) -> int:
+    """A table without training: count, write the CSV, print the costs beside the paper's. Returns 0."""
+    if plan_only:
+        console.print(f"{table.title}: {len(rows)} networks to count, no training, a few seconds.")
+        return 0
+    from csn.show import render_costs
+
+    render_costs(table, rows, recipe, home, console)
+    return 0
+
+
 def make_data(recipe: Recipe, data: Path, console: Console) -> None:
-    """Write the data set where it is missing, with a progress bar."""
+    """Write MovingDigits where it is missing, with a progress bar; other sets are there already or named as missing later."""
+    if not isinstance(recipe.data, MovingDigits):
+        return
+    spec = recipe.data
     from rich.progress import Progress
 
     from csn.data import moving_digits
 
+    workers = len(os.sched_getaffinity(0))
     with Progress(console=console, transient=True) as display:
-        task = display.add_task(f"Writing {recipe.data.kind}", total=None, visible=False)
-        moving_digits.make(
-            recipe.data, data, len(os.sched_getaffinity(0)), lambda done, total: display.update(task, completed=done, total=total, visible=True)
-        )
+
+        def bar(what: str) -> Callable[[int, int], None]:
+            task = display.add_task(what, total=None, visible=False)
+            return lambda done, total: display.update(task, completed=done, total=total, visible=True)
+
+        moving_digits.make(spec, data, workers, bar(f"Writing {spec.kind}"))
+        for split in moving_digits.SPLITS:
+            moving_digits.decoded(spec, data, split, workers, bar(f"Decoding {spec.kind}, {split}"))
 
 
 def show(table: Table, only: Sequence[str] | None, seeds: Sequence[int] | None, recipe: Recipe, home: Path, console: Console, errors: Console) -> int:

@@ -90,7 +90,9 @@ def code_version() -> dict[str, Any]:
         return done.stdout if done.returncode == 0 else ""
 
     # results and notebooks are outputs: they change nothing that runs
-    changes = git("diff", "HEAD", "--", "csn", "experiments", "requirements.txt")
+    parts = ("csn", "experiments", "requirements.txt")
+    new = git("ls-files", "--others", "--exclude-standard", "--", *parts).splitlines()
+    changes = git("diff", "HEAD", "--", *parts) + "".join((REPOSITORY / name).read_text(errors="replace") for name in new)
     return {"commit": git("rev-parse", "--short=12", "HEAD").strip(), "dirty": sha256(changes.encode()).hexdigest()[:12] if changes else None}
 
 
@@ -193,14 +195,14 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
 
     from csn import checkpoints
     from csn.cost import count
-    from csn.data.loader import Reader, load
+    from csn.data.loader import load, reader_of
     from csn.evaluate import evaluate
     from csn.train import train
 
     recipe = run.recipe
     place.report(phase="data")
     train_split, test_split = load(recipe, data, "train"), load(recipe, data, "test")
-    reader = Reader(keep=True)
+    reader = reader_of(recipe, data, (train_split, test_split))
     trained = train(run, train_split, reader, folder, place)
     began, last = time.monotonic(), [0.0]
 

@@ -62,6 +62,8 @@ def run_all(
     done, finished = 0.0, 0
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
     left = TextColumn("{task.fields[left]}")
+    # a terminated launcher takes its runs along, saved, as Ctrl-C does
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Progress(*columns, left, console=console, transient=True, refresh_per_second=4) as display:
         whole = display.add_task(f"{len(work)} runs", total=total, facts=f"0/{len(work)}", left="")
         began = time.monotonic()
@@ -104,6 +106,8 @@ def run_all(
         except KeyboardInterrupt:
             stop(running)
             return troubles, True
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return troubles, False
 
 

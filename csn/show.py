@@ -69,6 +69,82 @@ def render(table: Table, rows: Sequence[Row], lines: Sequence[Line], recipe: Rec
         console.print(f"results: {path}", soft_wrap=True, markup=False)
 
 
+def render_costs(table: Table, rows: Sequence[Row], recipe: Recipe, home: Path, console: Console) -> None:
+    """Print the layers of the first row's family and every row's cost beside the paper's; write all rows' costs as a CSV."""
+    import pandas as pd
+    import torch
+
+    from csn.checkpoints import write_atomic
+    from csn.cost import count
+    from csn.resnet3d import build
+
+    side = f"{recipe.frames}x{recipe.crop}x{recipe.crop}"
+    at_paper = (recipe.frames, recipe.crop, recipe.width, recipe.pool1, recipe.data.classes) == (8, 224, 64, True, 400)
+    shapes: dict[int, list[str]] = {}
+    lines = []
+    for row in table.rows:
+        if row.unfit(recipe):
+            continue
+        with torch.device("meta"):
+            net = build(row.at(recipe), recipe.data.classes, recipe.frames)
+        cost = count(net, (3, recipe.frames, recipe.crop, recipe.crop))
+        lines.append({
+            "table": table.name, "row": row.label, "scale": recipe.scale, "block": row.variant.block, "depth": row.variant.depth,
+            "width": recipe.width, "frames": recipe.frames, "crop": recipe.crop, "classes": recipe.data.classes,
+            "gmacs": f"{cost.flops / 1e9:.6f}", "params_m": f"{cost.params / 1e6:.6f}", "params_all_m": f"{cost.params_all / 1e6:.6f}",
+            "interactions_g": f"{cost.interactions / 1e9:.6f}",
+        })  # fmt: skip
+        if row in rows:
+            # each stage's output is that of its last block's last convolution
+            shapes[row.variant.depth] = [next("x".join(map(str, layer.shape[1:])) for layer in reversed(cost.layers) if layer.name.startswith(part))
+                                         for part in ("stem", *(["stages.conv2_x"] if recipe.pool1 else []), "stages.conv2_x", "stages.conv3_x", "stages.conv4_x", "stages.conv5_x")]  # fmt: skip
+    architecture(rows, recipe, shapes, console)
+    grid = Grid(title=f"{table.title}: complexity at {side}, width {recipe.width}, {recipe.data.classes} classes", title_justify="left", caption_justify="left",
+                caption="M par: weights only, as papers print them. G inter: pairs of input channels. paper: at 8x224x224, width 64, 400 classes.")  # fmt: skip
+    for name in ("row", "GMACs", "paper", "M par", "paper ", "G inter", "paper  "):
+        grid.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
+    for row in rows:
+        line = next((one for one in lines if one["row"] == row.label), None)
+        if line is None:
+            console.print(f"{row.label}: {row.unfit(recipe)}", markup=False)
+            continue
+        cells = []
+        for value_, paper in zip((line["gmacs"], line["params_m"], line["interactions_g"]), row.paper_cost or ("", "", ""), strict=True):
+            digits = len(paper.split(".")[1]) if at_paper and paper else 4
+            cells += [f"{float(str(value_)):.{digits}f}" if at_paper else f"{float(str(value_)):.4g}", paper]
+        grid.add_row(row.label, *cells)
+    console.print(grid)
+    path = csv_path(table, recipe, home)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, pd.DataFrame(lines).to_csv(index=False, lineterminator="\n").encode())
+    console.print(f"results: {path}", soft_wrap=True, markup=False)
+
+
+def architecture(rows: Sequence[Row], recipe: Recipe, shapes: dict[int, list[str]], console: Console) -> None:
+    """The paper's Table 1: layers, blocks a stage, output sizes (T x H x W) as the networks themselves give them."""
+    from csn.spec import STAGES
+
+    depths = list(dict.fromkeys(row.variant.depth for row in rows if row.variant.depth in shapes))
+    if not depths:
+        return
+    side = f"{recipe.frames}x{recipe.crop}x{recipe.crop}"
+    grid = Grid(title=f"Architectures for clips of {side}, width {recipe.width}", title_justify="left", caption_justify="left",
+                caption="cells: blocks x (inner, output channels); simple: 3x3x3, 3x3x3; bottleneck: 1x1x1, 3x3x3, 1x1x1. conv1 is 3x7x7, "
+                        "stride 1x2x2; pool1 is max 1x3x3, stride 1x2x2; conv3_x to conv5_x stride in their first 3x3x3.")  # fmt: skip
+    outputs = shapes[depths[0]]
+    names = ["conv1", *(["pool1"] if recipe.pool1 else []), "conv2_x", "conv3_x", "conv4_x", "conv5_x"]
+    grid.add_column("depth")
+    for name, output in zip(names, outputs if recipe.pool1 else [outputs[0], *outputs[1:]], strict=False):
+        grid.add_column(f"{name}\n{output}", justify="center", no_wrap=True)
+    for depth in depths:
+        cells = [str(recipe.width), *(["max"] if recipe.pool1 else [])]
+        for i in range(4):
+            c = recipe.width * 2**i
+            cells.append(f"{STAGES[depth][i]} x ({c}, {c * (4 if depth in (50, 101, 152) else 1)})")
+        grid.add_row(str(depth), *cells)
+    console.print(grid)
+
+
 def verdicts(judged: Sequence[Judged], console: Console) -> None:
     """Print the claims with difference, interval, n and verdict."""
     if not judged:

@@ -115,6 +115,34 @@ class MovingDigits:
         return 80
 
 
+VideoKind = Literal["kinetics400", "sports1m", "something-v1", "something-v2", "ucf101", "hmdb51", "dfdc", "folder"]
+CLASSES: dict[str, int] = {
+    "kinetics400": 400, "sports1m": 487, "something-v1": 174, "something-v2": 174, "ucf101": 101, "hmdb51": 51, "dfdc": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSet:
+    """A public data set as it lies on disk, below the data folder in a folder of its kind's name.
+
+    kind: which. fold: of ucf101 and hmdb51, 1 to 3. classes: of a plain "folder" set; the others know theirs.
+    """
+
+    kind: VideoKind
+    fold: int = 1
+    classes: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.kind in get_args(VideoKind), "kind", self.kind, f"must be one of {', '.join(get_args(VideoKind))}")
+        require(self.fold in (1, 2, 3), "fold", self.fold, "must be 1, 2 or 3")
+        known = CLASSES.get(self.kind)
+        if known is None:
+            require(self.classes >= 1, "classes", self.classes, "must be at least 1 for a folder of classes")
+        else:
+            require(self.classes in (0, known), "classes", self.classes, f"must be {known} for {self.kind}")
+            object.__setattr__(self, "classes", known)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything but the network: data, clip, augmentation, schedule, batch, test protocol.
@@ -130,7 +158,7 @@ class Recipe:
     """
 
     scale: str
-    data: MovingDigits
+    data: MovingDigits | VideoSet
     width: int = 64
     pool1: bool = True
     frames: int = 8
@@ -142,7 +170,7 @@ class Recipe:
     std: tuple[float, float, float] = (0.22803, 0.22145, 0.216989)
     epochs: int = 45
     warmup: int = 10
-    clips_per_epoch: int = 1_000_000
+    clips_per_epoch: int = 999_936
     lr: float = 0.64
     batch: int = 512
     micro_batch: int = 8
@@ -164,10 +192,11 @@ class Recipe:
         )
         require(self.test_crops in (1, 3), "test_crops", self.test_crops, "must be 1 or 3")
         span = (self.frames - 1) * self.stride + 1
-        require(
-            span <= self.data.frames, "frames", self.frames,
-            f"at stride {self.stride} span {span} frames, more than the {self.data.frames} of a video of {self.data.kind}",
-        )
+        if isinstance(self.data, MovingDigits):
+            require(
+                span <= self.data.frames, "frames", self.frames,
+                f"at stride {self.stride} span {span} frames, more than the {self.data.frames} of a video of {self.data.kind}",
+            )  # fmt: skip
 
     @property
     def steps_per_epoch(self) -> int:
@@ -203,7 +232,8 @@ class Run:
             recipe = dict(content["recipe"])
             for name in ("resize", "mean", "std"):
                 recipe[name] = tuple(recipe[name]) if recipe[name] is not None else None
-            recipe["data"] = MovingDigits(**recipe["data"])
+            kind = MovingDigits if recipe["data"]["kind"] == "moving-digits" else VideoSet
+            recipe["data"] = kind(**recipe["data"])
             return Run(variant=Variant(**content["variant"]), recipe=Recipe(**recipe), seed=content["seed"])
         except (KeyError, TypeError) as error:
             raise UserError(f"The run description is damaged or of another version ({error}); make it again with --plan.") from None

@@ -14,7 +14,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import isfinite, nan
 from pathlib import Path
@@ -54,6 +54,7 @@ class Row:
     label: str
     variant: Variant
     paper_top1: Quoted | None = None  # Kinetics-400 val video@1
+    paper_cost: tuple[str, str, str] | None = None  # GMACs, M parameters, G interactions as printed, at 8 x 224 x 224
 
     def at(self, recipe: Recipe) -> Variant:
         """The Variant at a scale. Raises UserError when the scale cannot hold it."""
@@ -96,14 +97,17 @@ class Judged:
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """name: of the script and the CSV. title: printed above. rows in order. claims fixed before the runs.
-    figure: a function of csn.plots' kind, lines -> matplotlib Figure."""
+    figure: name of a function of csn.plots, (lines, title) -> Figure. scale: the default one. trains: whether there is
+    anything to run, or costs only."""
 
     name: str
     title: str
     rows: tuple[Row, ...]
     claims: tuple[Claim, ...] = ()
     note: str = ""
-    figure: str = field(default="")
+    figure: str = ""
+    scale: str = "small"
+    trains: bool = True
 
     def chosen(self, labels: Sequence[str] | None) -> list[Row]:
         """The rows of these labels, all of them for None. Raises UserError listing the rows."""

@@ -6,7 +6,8 @@ A damaged video is replaced in training by the next one of the split, and named;
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from csn.data import Sample, Split, moving_digits
 from csn.data.video import VideoError, probe, read_frames
 from csn.data.views import augment, crops, jittered, uniform
-from csn.spec import Recipe, UserError
+from csn.spec import MovingDigits, Recipe, UserError
 
 MOST_DAMAGED = 0.05  # of a split; more than this is an error, before time is wasted
 Batch = tuple[Tensor, Tensor, list[str]]  # uint8 (B, T, H, W, 3), labels (B,), names of videos found damaged
@@ -26,28 +27,37 @@ Batch = tuple[Tensor, Tensor, list[str]]  # uint8 (B, T, H, W, 3), labels (B,), 
 
 def load(recipe: Recipe, root: Path, split: str) -> Split:
     """The videos of "train" or "test" of the Recipe's data set below root. Raises UserError."""
-    return moving_digits.load(recipe.data, root, split)
+    if isinstance(recipe.data, MovingDigits):
+        return moving_digits.load(recipe.data, root, split)
+    raise UserError(f"`data` (={recipe.data.kind}) cannot be read yet; use a scale on MovingDigits (smoke, small).")
 
 
 class Reader:
-    """Frames of a sample through the one door. keep: decode whole videos once and keep them in memory (small sets)."""
+    """Frames of a sample through the one door. kept: whole videos already decoded, by video id (small sets)."""
 
-    def __init__(self, keep: bool) -> None:
-        self.keep = keep
-        self.kept: dict[Path, NDArray[np.uint8]] = {}
+    def __init__(self, kept: Mapping[str, NDArray[np.uint8]] | None = None) -> None:
+        self.kept = kept or {}
 
     def length(self, sample: Sample) -> int:
         """Frames of the video; raises VideoError."""
-        return len(self.whole(sample)) if self.keep else probe(sample.path).frames
-
-    def whole(self, sample: Sample) -> NDArray[np.uint8]:
-        if sample.path not in self.kept:
-            self.kept[sample.path] = read_frames(sample.path, range(probe(sample.path).frames))
-        return self.kept[sample.path]
+        return len(self.kept[sample.video]) if sample.video in self.kept else probe(sample.path).frames
 
     def frames(self, sample: Sample, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """uint8 (n, H, W, 3); raises VideoError."""
-        return self.whole(sample)[indices] if self.keep else read_frames(sample.path, indices)
+        if sample.video in self.kept:
+            return self.kept[sample.video][indices]
+        return read_frames(sample.path, indices)
+
+
+def reader_of(recipe: Recipe, root: Path, splits: Sequence[Split]) -> Reader:
+    """A Reader for these splits: MovingDigits is decoded once and mapped into memory, real video is read as it comes."""
+    if not isinstance(recipe.data, MovingDigits):
+        return Reader()
+    kept: dict[str, NDArray[np.uint8]] = {}
+    for name, split in zip(moving_digits.SPLITS, splits, strict=True):
+        array = moving_digits.decoded(recipe.data, root, name, os.cpu_count() or 1)
+        kept.update({sample.video: array[i] for i, sample in enumerate(split.samples)})
+    return Reader(kept)
 
 
 class TrainClips(Dataset[tuple[Tensor, int, list[str]]]):

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from csn.data import Sample, Split
+from csn.data.video import VideoPlan, read_frames
 from csn.spec import MovingDigits, UserError
 
 MOTIONS = ("left", "right", "up", "down", "clockwise", "anticlockwise", "grow", "shrink")
@@ -172,6 +173,45 @@ def intact(folder: Path, name: str, known: dict[str, tuple[int, str]]) -> bool:
         return name in known and (folder / name).stat().st_size == known[name][0]
     except OSError:
         return False
+
+
+def read_whole(spec: MovingDigits, folder: Path, name: str) -> NDArray[np.uint8]:
+    """All frames of a video (T, H, W, 3), through the one door. Raises VideoError."""
+    plan = VideoPlan(spec.frames, spec.size, spec.size, 25.0, "pyav")
+    return read_frames(folder / name, range(spec.frames), plan)
+
+
+def decoded(
+    spec: MovingDigits, root: Path, split: str, workers: int = 1, progress: Callable[[int, int], None] | None = None
+) -> NDArray[np.uint8]:
+    """The decoded videos of a split (V, T, H, W, 3), in order, read-only, mapped from a file that all runs share.
+
+    The file is made once from the videos, beside them, and made again when they change; progress is
+    called with (videos decoded, videos in all). Raises UserError.
+    """
+    folder = make(spec, root, workers)
+    print_of_files = fingerprint(read_manifest(folder))
+    path = folder / f"{split}-{print_of_files}.npy"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            names = [relative(split, i) for i in range(spec.train if split == "train" else spec.test)]
+            part = path.with_name(f".{path.name}")
+            try:
+                shape = (len(names), spec.frames, spec.size, spec.size, 3)
+                array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+                with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                    for i, video in enumerate(pool.map(partial(read_whole, spec, folder), names, chunksize=32)):
+                        array[i] = video
+                        if progress is not None:
+                            progress(i + 1, len(names))
+                array.flush()
+                part.replace(path)
+            except OSError as error:
+                part.unlink(missing_ok=True)
+                raise UserError(f"Cannot write {path} ({error.strerror or error}); free space or give another --data folder.") from None
+    frames: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return frames
 
 
 def load(spec: MovingDigits, root: Path, split: str) -> Split:
