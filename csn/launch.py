@@ -15,7 +15,8 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -192,7 +193,7 @@ def submit(
     if shutil.which("sbatch") is None:
         raise UserError("sbatch is missing here: submit on a cluster's login node (slurm/README.md: one on a laptop).")
     home, data = home.resolve(), data.resolve()
-    with held(home / "submissions"):  # one --submit at a time, or both would submit the same runs
+    with one_at_a_time(home / "submissions"):
         todo, why = missing(runs, home)
         if not todo:
             return None, why
@@ -214,6 +215,16 @@ def submit(
         submission = Submission(name, folder, names, str(job.job_id).partition("_")[0])
         write_json(folder / "submission.json", {**facts, "job": submission.job})
     return submission, why
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold the submissions folder: two --submit at once would both submit the same runs."""
+    try:
+        with held(folder):
+            yield
+    except Held:
+        raise UserError(f"Another --submit is at work in {folder}; wait for it, then submit what it left.") from None
 
 
 def cancel(runs: Sequence[Run], home: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from csn.slurm import Queued
 from csn.spec import Run, UserError
 
 FILES_EVERY, SQUEUE_EVERY, SACCT_EVERY = 2.0, 10.0, 60.0  # seconds, of the live table
+OUT_OF_MEMORY = re.compile("oom.kill|exceeded.*memory", re.IGNORECASE)  # the log knows it, the job's state does not
 STALE = 600.0  # seconds without progress after which a run outside the queue is not called running
 
 
@@ -106,10 +108,12 @@ def settle(runs: Sequence[Run], home: Path, queue: Mapping[str, Queued]) -> None
         some = latest[run.name]
         end = ends.get(some.job_id(run.name))
         if end is not None:
+            log = log_tail(some.log(run.name))
+            why = f"out of memory: {end}" if OUT_OF_MEMORY.search("\n".join(log)) else end
             try:
                 with held(folder_of(run, home)):
-                    facts = {"run": run.name, "spec": run.to_dict(), "error": end, "log": log_tail(some.log(run.name))}
-                    write_json(folder_of(run, home) / "record.json", {**facts, "retry": True})
+                    facts = {"run": run.name, "spec": run.to_dict(), "error": why, "log": log, "retry": True}
+                    write_json(folder_of(run, home) / "record.json", facts)
             except Held:
                 continue  # someone runs it here
 
