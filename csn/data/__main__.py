@@ -1,0 +1,70 @@
+"""python -m csn.data scan --dataset ucf101 --root DIR: check every video, write the index and the list of damage."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from csn.data import sets
+from csn.data.media import listing
+from csn.data.scan import index_file, scan
+from csn.data.video import probe
+from csn.spec import UserError, VideoKind
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m csn.data", description="Prepare data sets for training.")
+    command = top.add_subparsers(dest="command", required=True).add_parser("scan", help="check every video of a data set")
+    command.add_argument("--dataset", required=True, choices=get_args(VideoKind))
+    command.add_argument("--root", required=True, type=Path, help="the folder that holds its videos and annotation files")
+    command.add_argument("--index", type=Path, help="index file (default: csn_index.jsonl in the root)")
+    command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    command.add_argument("--seconds", type=float, default=60.0, help="time limit for one video (default: 60)")
+    command.add_argument("--quick", action="store_true", help="list the packets of H.264 files only; finds no damage inside")
+    command.add_argument("--fold", type=int, default=1, help="of ucf101 and hmdb51, for the counts printed at the end")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; 0, or 2 where a person has to mend something."""
+    args = parser().parse_args(arguments)
+    console = Console(soft_wrap=True)
+    try:
+        paths = listing(args.root)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("checked", total=len(paths))
+
+            def show(done: int, total: int, damaged: int) -> None:
+                bar.update(task, completed=done, total=total, description=f"checked, {damaged} damaged")
+
+            index = scan(
+                args.root, paths, args.index, workers=max(args.workers, 1), seconds=args.seconds,
+                check=partial(probe, quick=args.quick), progress=show,
+            )  # fmt: skip
+        file = args.index or index_file(args.root)
+        damage = file.with_suffix(".damaged.txt")
+        damage.write_text("".join(f"{path}\t{reason}\n" for path, reason in index.damaged.items()), encoding="utf-8")
+        fast = sum(entry.plan is not None and entry.plan.reader == "decord" for entry in index.entries.values())
+        console.print(f"{len(index.entries)} videos, {len(index.damaged)} damaged (listed in {damage}), {fast} read by decord")
+        for split in sets.SPLITS[args.dataset]:
+            found = sets.find(args.dataset, args.root, split, list(index.entries), args.fold)
+            console.print(f"{split}: {len(found.samples)} videos of {len(found.classes)} classes, {len(found.missing)} missing")
+            for name in found.missing[:5]:
+                console.print(f"  missing: {name}", highlight=False, markup=False)
+    except UserError as error:
+        console.print(str(error), highlight=False, markup=False)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
