@@ -277,7 +277,7 @@ def dfdc_part(folder: Path, reals: int) -> None:
 def test_dfdc_keeps_fakes_with_their_original(tmp_path: Path, parts: int) -> None:
     for part in range(parts):
         dfdc_part(tmp_path / f"dfdc_train_part_{part}", 60 if parts == 1 else 2)
-    (tmp_path / f"dfdc_train_part_{parts - 1}/1fake__{parts - 1}real1.mp4").unlink()
+    (tmp_path / f"dfdc_train_part_{parts - 1}/1fake_{parts - 1}real1.mp4").unlink()
     train, val = (sets.load(VideoSet(kind="dfdc"), tmp_path, split) for split in ("train", "val"))
     assert train.classes == ("REAL", "FAKE")
     sides = [{video.rpartition("/")[0] + video.rpartition("fake")[2].rpartition("/")[2] for video in by_video(s)} for s in (train, val)]
