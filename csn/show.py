@@ -97,7 +97,7 @@ def render_costs(table: Table, rows: Sequence[Row], recipe: Recipe, home: Path, 
         if row in rows:
             # each stage's output is that of its last block's last convolution
             shapes[row.variant.depth] = [next("x".join(map(str, layer.shape[1:])) for layer in reversed(cost.layers) if layer.name.startswith(part))
-                                         for part in ("stem", *(["stages.conv2_x"] if recipe.pool1 else []), "stages.conv2_x", "stages.conv3_x", "stages.conv4_x", "stages.conv5_x")]  # fmt: skip
+                                         for part in ("stem", "stages.conv2_x", "stages.conv3_x", "stages.conv4_x", "stages.conv5_x")]  # fmt: skip
     architecture(rows, recipe, shapes, console)
     grid = Grid(title=f"{table.title}: complexity at {side}, width {recipe.width}, {recipe.data.classes} classes", title_justify="left", caption_justify="left",
                 caption="M par: weights only, as papers print them. G inter: pairs of input channels. paper: at 8x224x224, width 64, 400 classes.")  # fmt: skip
@@ -127,21 +127,21 @@ def architecture(rows: Sequence[Row], recipe: Recipe, shapes: dict[int, list[str
     depths = list(dict.fromkeys(row.variant.depth for row in rows if row.variant.depth in shapes))
     if not depths:
         return
-    side = f"{recipe.frames}x{recipe.crop}x{recipe.crop}"
-    grid = Grid(title=f"Architectures for clips of {side}, width {recipe.width}", title_justify="left", caption_justify="left",
-                caption="cells: blocks x (inner, output channels); simple: 3x3x3, 3x3x3; bottleneck: 1x1x1, 3x3x3, 1x1x1. conv1 is 3x7x7, "
-                        "stride 1x2x2; pool1 is max 1x3x3, stride 1x2x2; conv3_x to conv5_x stride in their first 3x3x3.")  # fmt: skip
+    side, w = f"{recipe.frames}x{recipe.crop}x{recipe.crop}", recipe.width
+    grid = Grid(title=f"Architectures for clips of {side}, width {w}", title_justify="left", caption_justify="left",
+                caption="A stage: inner channels, channels of its blocks' outputs (depths 50 and up expand x4), blocks at each depth. conv1: 3x7x7, "
+                        "stride 1x2x2. pool1: max 1x3x3, stride 1x2x2. conv3_x to conv5_x stride in the 3x3x3 of their first block.")  # fmt: skip
+    for name in ("layer", "output", "inner", "outer", *(f"{d}" for d in depths)):
+        grid.add_column(name, justify="left" if name == "layer" else "right", no_wrap=True)
     outputs = shapes[depths[0]]
-    names = ["conv1", *(["pool1"] if recipe.pool1 else []), "conv2_x", "conv3_x", "conv4_x", "conv5_x"]
-    grid.add_column("depth")
-    for name, output in zip(names, outputs if recipe.pool1 else [outputs[0], *outputs[1:]], strict=False):
-        grid.add_column(f"{name}\n{output}", justify="center", no_wrap=True)
-    for depth in depths:
-        cells = [str(recipe.width), *(["max"] if recipe.pool1 else [])]
-        for i in range(4):
-            c = recipe.width * 2**i
-            cells.append(f"{STAGES[depth][i]} x ({c}, {c * (4 if depth in (50, 101, 152) else 1)})")
-        grid.add_row(str(depth), *cells)
+    grid.add_row("conv1", outputs[0], "", str(w))
+    if recipe.pool1:
+        grid.add_row("pool1", outputs[1], "", str(w))
+    for i in range(4):
+        c = w * 2**i
+        outer = sorted({c * (4 if depth in (50, 101, 152) else 1) for depth in depths})
+        grid.add_row(f"conv{i + 2}_x", outputs[i + 1], str(c), " or ".join(map(str, outer)), *(str(STAGES[depth][i]) for depth in depths))
+    grid.add_row("pool, fc", "1x1x1", "", str(recipe.data.classes))
     console.print(grid)
 
 

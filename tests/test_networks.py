@@ -1,0 +1,112 @@
+"""Every block at every depth: shapes, gradients, settings of the released code."""
+
+from __future__ import annotations
+
+from math import gcd
+
+import pytest
+import torch
+from torch import nn
+
+import csn
+from csn.resnet3d import strides
+from csn.spec import BLOCKS, SIMPLE_DEPTHS, STAGES, UserError
+
+NETWORKS = [
+    (block, depth) for block in BLOCKS for depth in STAGES if (depth in SIMPLE_DEPTHS) == block.startswith("simple")
+]
+
+
+def variant(block: str, depth: int, width: int = 8, **fields: object) -> csn.Variant:
+    return csn.Variant(block=block, depth=depth, width=width, groups=4 if block.endswith("G") else 1, **fields)
+
+
+@pytest.mark.parametrize(("block", "depth"), NETWORKS)
+def test_every_block_at_every_depth_gives_logits(block: str, depth: int) -> None:
+    with torch.device("meta"):
+        net = csn.build(variant(block, depth), num_classes=11)
+        assert net.eval()(torch.empty(2, 3, 8, 64, 64)).shape == (2, 11)
+    blocks = [len(stage) for stage in net.stages]
+    assert tuple(blocks) == STAGES[depth]
+    assert net.head.fc.in_features == 64 * (4 if depth in (50, 101, 152) else 1)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_parameter_gets_a_gradient(block: str) -> None:
+    torch.manual_seed(0)
+    net = csn.build(variant(block, 18 if block.startswith("simple") else 26), num_classes=5, frames=4)
+    net(torch.randn(3, 3, 8, 48, 48)).logsumexp(1).sum().backward()
+    missing = [name for name, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all() or not p.grad.abs().sum() > 0]
+    assert not missing
+
+
+@pytest.mark.parametrize("frames", [2, 3, 4, 7, 8, 16])
+@pytest.mark.parametrize("crop", [32, 45, 64])
+@pytest.mark.parametrize("pool1", [True, False])
+def test_any_clip_length_and_crop(frames: int, crop: int, pool1: bool) -> None:
+    with torch.device("meta"):
+        net = csn.build(variant("ip", 26, pool1=pool1), 7, frames)
+        assert net.eval()(torch.empty(1, 3, frames, crop, crop)).shape == (1, 7)
+
+
+def test_short_clips_keep_the_time_axis_late() -> None:
+    assert [s[0] for s in strides(8)] == [1, 2, 2, 2]
+    assert [s[0] for s in strides(7)] == [1, 2, 2, 1]
+    assert [s[0] for s in strides(3)] == [1, 2, 1, 1]
+
+
+def test_settings_of_the_released_code() -> None:
+    net = csn.build(csn.Variant(block="ip", depth=26), 10)
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm3d)]
+    assert all((m.eps, m.momentum) == (1e-3, 0.1) for m in norms)
+    assert all(bool((m.weight == 1).all()) for m in norms)  # no zero-init of the last gamma
+    assert not [m for m in net.modules() if isinstance(m, nn.Conv3d) and m.bias is not None]
+    conv = net.stem.conv1.conv.weight
+    assert conv.std().item() == pytest.approx((2 / (64 * 3 * 7 * 7)) ** 0.5, rel=0.02)  # fan-out
+
+
+def test_the_interior_relu_of_ip_is_a_field() -> None:
+    body = csn.build(csn.Variant(block="ip", depth=26, width=8), 3).stages[0][0].body
+    assert [isinstance(box.relu, nn.ReLU) for box in body] == [True, False, True, False]
+    body = csn.build(csn.Variant(block="ip", depth=26, width=8, interior_relu=True), 3).stages[0][0].body
+    assert [isinstance(box.relu, nn.ReLU) for box in body] == [True, True, True, False]
+
+
+def test_the_stride_is_in_the_3x3x3_and_in_the_projection() -> None:
+    block = csn.build(csn.Variant(block="bottleneck", depth=26, width=8), 3).stages[1][0]
+    assert [tuple(box.conv.stride) for box in block.body] == [(1, 1, 1), (2, 2, 2), (1, 1, 1)]
+    assert tuple(block.shortcut.conv.stride) == (2, 2, 2)
+
+
+def test_groups_that_do_not_divide_become_the_greatest_common_divisor() -> None:
+    """simple-D, C -> 2C: depthwise with C groups."""
+    body = csn.build(csn.Variant(block="simple-D", depth=18, width=8), 3).stages[1][0].body
+    assert body[0].conv.groups == gcd(8, 16) == 8
+    assert body[0].conv.weight.shape == (16, 1, 3, 3, 3)
+    assert body[1].conv.weight.shape == (16, 1, 3, 3, 3)
+    grouped = csn.build(csn.Variant(block="simple-G", depth=18, width=8, groups=4), 3).stages[1][0].body
+    assert [box.conv.groups for box in grouped] == [4, 4]
+
+
+def test_the_dense_head_is_the_head_at_every_window() -> None:
+    """One position: the same logits. More positions: the logits of each window."""
+    torch.manual_seed(1)
+    net = csn.build(csn.Variant(block="bottleneck-D", depth=26, width=8), 6).eval()
+    x = torch.randn(2, 3, 8, 64, 64)
+    features = net.stages(net.stem(x))
+    plain, corner = net(x), net.head(features[..., :1, 1:])
+    dense = csn.fully_convolutional(net, window=2)
+    assert dense(x).shape == (2, 6, 1, 1)
+    torch.testing.assert_close(dense(x)[:, :, 0, 0], plain)
+    net.head.window = 1
+    torch.testing.assert_close(net(x)[:, :, 0, 1], corner)
+    net.head.window = 3
+    with pytest.raises(UserError, match="`window` .=3. is larger"):
+        net(x)
+
+
+def test_build_refuses_wrong_numbers() -> None:
+    with pytest.raises(UserError, match="`num_classes`"):
+        csn.build(csn.Variant(), 0)
+    with pytest.raises(UserError, match="`frames`"):
+        csn.build(csn.Variant(), 10, frames=1)

@@ -1,0 +1,98 @@
+"""Variant, Recipe, Run: refused where they are made, named by their content."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from csn.recipes import PAPER, SCALES, SMALL, SMOKE, recipe_of
+from csn.spec import MovingDigits, Recipe, Run, UserError, Variant, VideoSet
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"block": "dense"}, r"`block` \(=dense\) must be one of simple, simple-G"),
+        ({"depth": 20}, r"`depth` \(=20\) must be one of 18, 26"),
+        ({"block": "simple", "depth": 50}, r"`depth` \(=50\) must be one of 18, 34 for block 'simple'"),
+        ({"block": "bottleneck-G", "groups": 3}, r"`groups` \(=3\) must divide `width` \(=64\)\."),
+        ({"block": "bottleneck-G", "groups": 1}, r"`groups` \(=1\) must be at least 2"),
+        ({"block": "ip", "groups": 2}, r"`groups` \(=2\) must be 1 for block 'ip'"),
+        ({"block": "bottleneck", "interior_relu": True}, "`interior_relu`"),
+        ({"width": 0}, "`width`"),
+    ],
+)
+def test_a_wrong_variant_is_refused_with_name_value_and_rule(fields: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        Variant(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"frames": 12}, r"`frames` \(=12\) at stride 2 span 23 frames, more than the 20 of a video"),
+        ({"frames": 1}, r"`frames` \(=1\) must be at least 2"),
+        ({"crop": 16}, r"`crop` \(=16\) must be at least 32"),
+        ({"micro_batch": 5}, r"`micro_batch` \(=5\) must divide `batch`"),
+        ({"warmup": 6}, r"`warmup` \(=6\) must lie below"),
+        ({"clips_per_epoch": 100}, "must be a multiple of `batch`"),
+        ({"test_crops": 2}, "`test_crops`"),
+        ({"stride": 0}, "`stride`"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(fields: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        replace(SMALL, **fields)
+
+
+def test_wrong_data_is_refused() -> None:
+    with pytest.raises(UserError, match="`train` .=100. must be a multiple of 80"):
+        MovingDigits(train=100, test=80)
+    with pytest.raises(UserError, match="`size`"):
+        MovingDigits(train=80, test=80, size=44)
+    with pytest.raises(UserError, match="`fold`"):
+        VideoSet(kind="ucf101", fold=4)
+    with pytest.raises(UserError, match="`classes` .=0. must be at least 1"):
+        VideoSet(kind="folder")
+    assert VideoSet(kind="ucf101").classes == 101
+
+
+@pytest.mark.parametrize("recipe", SCALES.values(), ids=lambda r: r.scale)
+def test_a_run_survives_json_and_equal_content_has_an_equal_name(recipe: Recipe) -> None:
+    run = Run(variant=Variant(block="ip", depth=50, width=recipe.width, interior_relu=True), recipe=recipe, seed=3)
+    again = Run.from_dict(run.to_dict())
+    assert again == run
+    assert again.name == run.name
+    assert run.name.startswith(f"{recipe.scale}-ip-50-w{recipe.width}-relu-s3-")
+
+
+def test_any_change_of_content_changes_the_name() -> None:
+    run = Run(variant=Variant(), recipe=SMALL, seed=0)
+    others = [replace(run, seed=1), replace(run, variant=Variant(pool1=False)), replace(run, recipe=replace(SMALL, lr=0.2)),
+              replace(run, recipe=replace(SMALL, data=replace(SMALL.data, noise=5)))]  # fmt: skip
+    assert len({run.name, *(o.name for o in others)}) == 5
+
+
+def test_the_name_covers_only_what_differs_from_the_defaults() -> None:
+    """A field added later, at its default, must not orphan results that exist: names of released runs are fixed."""
+    run = Run(variant=Variant(block="simple", depth=18, width=16), recipe=SMALL, seed=0)
+    assert run.name == "small-simple-18-w16-s0-5b1815091f"
+
+
+def test_damaged_run_descriptions_are_refused() -> None:
+    content = Run(variant=Variant(), recipe=SMOKE, seed=0).to_dict()
+    with pytest.raises(UserError, match="damaged or of another version"):
+        Run.from_dict({**content, "recipe": {**content["recipe"], "colour": 1}})
+    with pytest.raises(UserError, match="damaged or of another version"):
+        Run.from_dict({"variant": content["variant"]})
+
+
+def test_unknown_scale_lists_the_scales() -> None:
+    with pytest.raises(UserError, match=r"`scale` \(=huge\) must be one of smoke, small"):
+        recipe_of("huge")
+
+
+def test_the_paper_recipe_holds_the_published_values() -> None:
+    assert (PAPER.frames, PAPER.stride, PAPER.crop, PAPER.batch, PAPER.micro_batch, PAPER.lr) == (8, 2, 224, 512, 8, 0.64)
+    assert (PAPER.epochs, PAPER.warmup, PAPER.momentum, PAPER.weight_decay, PAPER.test_clips) == (45, 10, 0.9, 1e-4, 10)
