@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +198,7 @@ def submit(
         if not todo:
             return None, why
         code, current = snapshot(repository, home, allow_dirty)
-        name = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         folder, names = home / "submissions" / name, tuple(run.name for run in todo)
         facts = {"runs": names, "commit": current.commit, "dirty": current.dirty or None, "profile": asdict(profile)}
         folder.mkdir()

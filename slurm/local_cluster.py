@@ -32,7 +32,18 @@ from local_config import write_configuration
 from local_processes import MARK, birth, kill_all, processes, sweep
 
 PACKAGES = "slurm-wlm munge slurmdbd mariadb-server-core"  # not mariadb-server: its dependencies are 200 MB
-PROGRAMS = "munged mariadbd slurmdbd slurmctld slurmd sacctmgr scontrol sinfo sbatch srun squeue sacct scancel".split()
+PROGRAMS = (
+    "munged",
+    "mariadbd",
+    "slurmdbd",
+    "slurmctld",
+    "slurmd",
+    "sacctmgr",
+    "scontrol",
+    "sbatch",
+    "squeue",
+    "sacct",
+)
 FOREIGN = ("SLURM", "SBATCH", "SRUN", "SALLOC", "SQUEUE", "SACCT", "SINFO")  # settings of another cluster or job
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 START_SECONDS = 120
@@ -48,7 +59,7 @@ class Cluster:
 
     folder: Path
     nodes: tuple[str, ...]
-    children: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
+    children: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list, repr=False)
 
     @property
     def env(self) -> dict[str, str]:
@@ -71,7 +82,7 @@ class Cluster:
     def stop(self) -> None:
         """End every daemon and job process of this cluster and remove its folder."""
         sweep(self.folder)
-        for child in self.children:
+        for _, child in self.children:
             child.wait()
 
     def start_daemon(self, program: str, *arguments: str, node: str = "") -> None:
@@ -81,13 +92,13 @@ class Cluster:
         with (self.folder / "log" / f"{program}{node}.out").open("ab") as log:
             command = [program, *arguments]
             child = subprocess.Popen(command, env=env, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
-        self.children.append(child)
+        self.children.append((program, child))
 
     def wait(self, what: str, ready: Callable[[], bool]) -> None:
         """Poll until ready(); raise ClusterError with the last log lines if a daemon ends or the time is up."""
         end = time.monotonic() + START_SECONDS
         while not ready():
-            dead = [str(list(child.args)[0]) for child in self.children if child.poll() is not None]  # type: ignore[arg-type]
+            dead = [program for program, child in self.children if child.poll() is not None]
             if dead or time.monotonic() > end:
                 why = f"{dead[0]} ended" if dead else f"{START_SECONDS} s passed"
                 logs = [(p.name, p.read_text().splitlines()[-4:]) for p in sorted((self.folder / "log").iterdir())]
@@ -188,7 +199,7 @@ def local_cluster(nodes: int = 2, cpus: int = 4, memory: int = 4000, gpus: int =
     """
     folder = Path(tempfile.mkdtemp(prefix="csn-slurm-", dir="/tmp"))  # short: Unix socket paths end at 107 characters
     me = os.getpid()
-    watch = [sys.executable, os.path.abspath(__file__), "watch", str(me), str(birth(me)), "--folder", str(folder)]
+    watch = [sys.executable, str(Path(__file__).resolve()), "watch", str(me), str(birth(me)), "--folder", str(folder)]
     watcher = subprocess.Popen(watch, start_new_session=True, stdin=subprocess.DEVNULL, cwd="/")
     try:
         cluster = start(folder, nodes, cpus, memory, gpus)

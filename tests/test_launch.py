@@ -192,7 +192,7 @@ def test_the_rows_come_from_files_alone(
     assert (running["state"], running["epoch"], running["accuracy"], running["node"]) == ("running", "1/2", 1.5, "n2")
     assert running["left"] == 5.0  # two steps in ten seconds, one step to go
     assert stopped["state"] == "stopped"
-    console = Console(width=300, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=300, record=True, file=open("/dev/null", "w"))
     console.print(status.table(status.rows(RUNS, tmp_path, {})))
     text = console.export_text()
     assert "0:01:01" in text and "12.5" in text and "1 of 4 done" in text

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "slurm"))
 
-from local_cluster import Cluster, local_cluster, missing_programs  # noqa: E402
+from local_cluster import Cluster, local_cluster, missing_programs
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

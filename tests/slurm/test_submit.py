@@ -3,6 +3,7 @@ way. About 4 minutes on two busy cores."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -27,9 +28,9 @@ from csn.execute import folder_of, read_record
 from csn.profiles import Profile, read_profile
 from csn.recipes import SMOKE
 from csn.slurm import Submission
-from csn.spec import Run, UserError, Variant
+from csn.spec import MovingDigits, Run, UserError, Variant
 
-LONG = replace(SMOKE, epochs=12)  # long enough to be interrupted
+LONG = replace(SMOKE, epochs=8)  # long enough to be interrupted at any of 16 steps
 VARIANT = Variant(block="bottleneck-D", width=8)
 RUNS = [Run(variant=VARIANT, recipe=LONG, seed=seed) for seed in (0, 1)]
 SHORT = Run(variant=VARIANT, recipe=SMOKE, seed=0)
@@ -51,6 +52,7 @@ def here(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
+    assert isinstance(SMOKE.data, MovingDigits)
     moving_digits.make(SMOKE.data, folder, 2, lambda done, total: None)
     return folder
 
@@ -98,6 +100,23 @@ def until_training(run: Run, home: Path, beyond: dict[str, Any]) -> dict[str, An
     return progress(run, home)
 
 
+@contextlib.contextmanager
+def held_until_signalled(pid: int) -> Iterator[None]:
+    """Stop a process, so that it cannot finish, until SIGUSR2 waits for it; what sends it is up to the block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+
+        def pending() -> bool:
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
+            return any(mask >> (signal.SIGUSR2 - 1) & 1 for mask in masks)
+
+        until("SIGUSR2", pending)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def state(run: Run, home: Path) -> status.Row:
     return status.Watch([run], home).rows()[0]
 
@@ -112,8 +131,9 @@ def test_a_table_survives_a_preemption_and_a_dead_node(
     preempted, lost = (submission.job_id(run.name) for run in RUNS)
     nodes = [job_field(here, job, "NodeList") for job in (preempted, lost)]
     assert sorted(nodes) == list(here.nodes)  # 2 GB each: one a node
-    urgent = sbatch(here, "true", "-p", "urgent", "-w", nodes[0], "-c4", "-o", "/dev/null")
     here.kill_node(nodes[1])
+    with held_until_signalled(before[0]["pid"]):
+        urgent = sbatch(here, "true", "-p", "urgent", "-w", nodes[0], "-c4", "-o", "/dev/null")
     wait_state(here, urgent, "COMPLETED")
     try:
         for run in RUNS:
@@ -144,8 +164,9 @@ def test_one_run_survives_requeue_time_limit_crash_and_cancel(
     second = until_training(run, home, {**first, "step": 1})
     assert job_field(here, job, "Restarts") == "1"
 
-    assert here.call("scontrol", "update", f"jobid={job}", "TimeLimit=1").returncode == 0
-    until("the signal before the time limit", lambda: "Caught signal SIGUSR2" in submission.log(run.name).read_text())
+    with held_until_signalled(second["pid"]):
+        assert here.call("scontrol", "update", f"jobid={job}", "TimeLimit=1").returncode == 0
+    until("submitit to requeue", lambda: "Caught signal SIGUSR2" in submission.log(run.name).read_text())
     assert here.call("scontrol", "update", f"jobid={job}", "TimeLimit=30").returncode == 0
     third = until_training(run, home, second)
     assert job_field(here, job, "Restarts") == "2"
