@@ -1,0 +1,70 @@
+"""The 1x1x1 convolution against torch's in float64, and the memory that a process keeps."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from csn.pointwise import FEW, NDHWC, PointwiseConv3d, pointwise_conv3d
+
+
+@pytest.mark.parametrize("size", [(1, 3, 1, 1, 1), (2, 5, 3, 4, 2), (8, 5, 2, 16, 17), (1, 5, 8, 24, 24)], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, NDHWC], ids=str)
+def test_equals_torch(size, layout):
+    """Few positions, many positions in many frames, many positions in few frames."""
+    torch.manual_seed(0)
+    x = torch.randn(size).contiguous(memory_format=layout).requires_grad_()
+    weight = torch.randn(7, size[1], 1, 1, 1).requires_grad_()
+    y = pointwise_conv3d(x, weight)
+    g = torch.randn_like(y)
+    exact = [t.detach().double().requires_grad_() for t in (x, weight)]
+    want = F.conv3d(*exact)
+    assert y.is_contiguous(memory_format=NDHWC)
+    got = (y, *torch.autograd.grad(y, (x, weight), g))
+    for a, b in zip(got, (want, *torch.autograd.grad(want, exact, g.double())), strict=True):
+        assert a.shape == b.shape
+        assert (a.double() - b).abs().max() <= 1e-5 * max(1.0, b.abs().max().item())
+
+
+def test_sizes_cover_every_branch():
+    assert 2 * 3 * 4 * 2 < FEW < 8 * 2 * 16 * 17 < 8 * 24 * 24
+
+
+def test_same_state_dict_type_under_autocast_and_shape_on_meta():
+    theirs, ours = nn.Conv3d(4, 6, 1, bias=False), PointwiseConv3d(4, 6)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 4, 3, 5, 5)
+    assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(x).dtype == torch.bfloat16
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    assert torch.allclose(compiled(x), theirs(x), atol=1e-6)
+    assert ours.to("meta")(x.to("meta")).shape == (2, 6, 3, 5, 5)
+    assert "4, 6" in repr(ours)
+
+
+FAULTS = """
+import resource, sys, torch
+from csn.memory import keep_memory
+assert sys.argv[1] == "no" or keep_memory()
+torch.set_num_threads(1)
+for i in range(30):  # the heap settles within ten
+    if i == 25:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    a = torch.ones(2**20)
+    del a
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+def test_kept_memory_is_not_mapped_again():
+    def faults(keep: str) -> int:
+        run = [sys.executable, "-c", FAULTS, keep]
+        return int(subprocess.run(run, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True).stdout)
+
+    assert faults("yes") < 100 < faults("no")
