@@ -1,0 +1,128 @@
+"""MovingDigits: what is read is what was drawn, train and test share no handwriting, a half-made set is completed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from csn.data import moving_digits as md
+from csn.data.loader import load, reader_of
+from csn.data.video import probe, read_frames
+from csn.recipes import SMALL, SMOKE
+from csn.spec import MovingDigits, UserError
+
+SPEC = MovingDigits(train=80, test=80, frames=10)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return md.make(SPEC, tmp_path_factory.mktemp("digits"), workers=2)
+
+
+@pytest.mark.parametrize("index", [0, 9, 21, 37, 46, 55, 63, 79])
+def test_what_is_read_is_what_was_drawn(folder: Path, index: int) -> None:
+    """Each frame read differs from the frame drawn by coding noise only, far less than from its neighbours."""
+    path, drawn = folder / md.relative("train", index), md.draw(SPEC, "train", index).astype(float)
+    read = read_frames(path, range(SPEC.frames)).astype(float)
+    assert read.shape == drawn.shape == (10, 40, 40, 3)
+    assert np.abs(read - drawn).mean() < 5
+    # in grey: the files store colour at half the resolution
+    distance = np.abs(read.mean(3)[:, None] - drawn.mean(3)[None]).mean((2, 3))
+    assert (distance.argmin(1) == np.arange(SPEC.frames)).all()
+
+
+def test_files_can_be_read_in_any_order_by_the_fast_reader(folder: Path) -> None:
+    path = folder / md.relative("test", 5)
+    assert probe(path).reader == "decord"
+    order = [7, 0, 9, 3, 3, 8]
+    assert (read_frames(path, order) == md.read_whole(SPEC, folder, md.relative("test", 5))[order]).all()
+
+
+def test_classes_are_balanced_and_named(folder: Path) -> None:
+    split = md.load(SPEC, folder.parent, "test")
+    assert [sample.labels[0] for sample in split.samples] == list(range(80))
+    assert len(split.classes) == 80 and split.classes[:2] == ("0 left", "0 right") and split.classes[-1] == "9 shrink"
+    assert split.samples[13].path.parent.name == "1-clockwise" or split.samples[12].path.parent.name == "1-clockwise"
+
+
+def test_train_and_test_share_no_handwriting() -> None:
+    for digit in range(10):
+        train, test = ({glyph.tobytes() for glyph in md.handwriting(split)[digit]} for split in md.SPLITS)
+        assert len(train) > 100 and len(test) > 40
+        assert not train & test
+
+
+@pytest.mark.parametrize(("motion", "axis", "sign"), [("left", 1, -1), ("right", 1, 1), ("up", 0, -1), ("down", 0, 1)])
+def test_motions_move_as_named(motion: str, axis: int, sign: int) -> None:
+    """The centre of the bright digit moves as its class says."""
+    spec = MovingDigits(train=80, test=80, frames=10, noise=0, texture=0)
+    index = 8 * 1 + md.MOTIONS.index(motion)
+    video = md.draw(spec, "train", index).astype(float).mean(3)
+    mass = np.clip(video - np.median(video), 0, None)
+    centre = (mass * np.indices((40, 40))[axis]).sum((1, 2)) / mass.sum((1, 2))
+    assert sign * (centre[-1] - centre[0]) > 4
+
+
+def test_growing_and_turning() -> None:
+    spec = MovingDigits(train=80, test=80, frames=10, noise=0, texture=0)
+    for motion, more in (("grow", True), ("shrink", False)):
+        video = md.draw(spec, "train", md.MOTIONS.index(motion)).astype(float).mean(3)
+        mass = np.clip(video - np.median(video), 0, None).sum((1, 2))
+        large, small = (mass[-1], mass[0]) if more else (mass[0], mass[-1])
+        assert large > 1.4 * small
+    turning = md.draw(spec, "train", 8 + md.MOTIONS.index("clockwise")).astype(float).mean(3)
+    mass = np.clip(turning - np.median(turning), 0, None)
+    assert np.abs(mass[-1] - mass[0]).sum() > 0.3 * mass[0].sum()
+    assert mass[-1].sum() == pytest.approx(mass[0].sum(), rel=0.1)
+
+
+def test_every_video_is_drawn_from_its_own_seed() -> None:
+    assert (md.draw(SPEC, "train", 3) == md.draw(SPEC, "train", 3)).all()
+    assert (md.draw(SPEC, "train", 3) != md.draw(SPEC, "train", 83)).any()
+    assert (md.draw(SPEC, "train", 3) != md.draw(SPEC, "test", 3)).any()
+    assert (md.draw(SPEC, "train", 3) != md.draw(MovingDigits(train=80, test=80, frames=10, seed=1), "train", 3)).any()
+
+
+def test_a_half_made_set_is_completed_with_the_same_files(folder: Path) -> None:
+    before = md.read_manifest(folder)
+    gone, cut = folder / md.relative("train", 7), folder / md.relative("test", 11)
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:500])
+    intact = folder / md.relative("train", 8)
+    stamp = intact.stat().st_mtime_ns
+    seen: list[tuple[int, int]] = []
+    md.make(SPEC, folder.parent, workers=1, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(159, 160), (160, 160)]
+    assert md.read_manifest(folder) == before
+    assert intact.stat().st_mtime_ns == stamp
+    os.remove(folder / "manifest.json")  # noqa: PTH107
+    md.make(SPEC, folder.parent, workers=2)
+    assert md.read_manifest(folder) == before
+
+
+def test_the_decoded_copy_is_the_files(folder: Path) -> None:
+    array = md.decoded(SPEC, folder.parent, "train", workers=2)
+    assert array.shape == (80, 10, 40, 40, 3) and not array.flags.writeable
+    assert (array[21] == read_frames(folder / md.relative("train", 21), range(10))).all()
+
+
+def test_the_reader_of_a_recipe_gives_frames_of_the_right_video(data: Path) -> None:
+    splits = load(SMOKE, data, "train"), load(SMOKE, data, "test")
+    reader = reader_of(SMOKE, data, splits)
+    sample = splits[1].samples[30]
+    assert reader.length(sample) == 10
+    assert (reader.frames(sample, np.array([4, 1])) == read_frames(sample.path, [4, 1])).all()
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write the data folder"):
+        md.make(SPEC, tmp_path / "file" / "below")
+
+
+def test_small_scale_sets_differ_in_name_and_fingerprint(folder: Path) -> None:
+    assert SMALL.data != SPEC
+    assert md.fingerprint(md.read_manifest(folder)) != md.fingerprint({"a": (1, "b")})

@@ -1,0 +1,262 @@
+"""The one loop: schedule, accumulation, exact resume, divergence; and the one record of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import csn
+from csn import checkpoints
+from csn.data.loader import Reader, TrainClips, keys, load, normalise, reader_of
+from csn.evaluate import evaluate
+from csn.execute import REPOSITORY, STOPPED, Held, execute, folder_of, held, read_record
+from csn.recipes import SMOKE
+from csn.spec import Run, UserError, Variant
+from csn.train import Place, Stopped, learning_rate, optimizer, train
+
+RUN = Run(variant=Variant(block="ip", depth=26, width=8), recipe=SMOKE, seed=0)
+
+
+def test_warm_up_rises_then_half_a_cosine_falls_to_zero() -> None:
+    recipe = replace(SMOKE, epochs=10, warmup=2, lr=0.4)
+    rates = [learning_rate(recipe, step) for step in range(recipe.epochs * recipe.steps_per_epoch)]
+    assert rates[:4] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert rates[4] == 0.4 and all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert rates[12] == pytest.approx(0.2)
+    assert 0 < rates[-1] < 0.005
+
+
+def test_decay_is_on_weights_and_gamma_only() -> None:
+    net = csn.build(csn.Variant(depth=26, width=8), 3)
+    sgd = optimizer(net, SMOKE)
+    names = {id(p): name for name, p in net.named_parameters()}
+    decayed = {names[id(p)] for p in sgd.param_groups[0]["params"]}
+    free = {names[id(p)] for p in sgd.param_groups[1]["params"]}
+    assert sgd.param_groups[0]["weight_decay"] == 1e-4 and sgd.param_groups[1]["weight_decay"] == 0
+    assert "head.fc.weight" in decayed and "stem.conv1.bn.weight" in decayed
+    assert free == {name for name in names.values() if name.endswith(".bias")}
+    assert sgd.defaults["nesterov"] and sgd.defaults["momentum"] == 0.9
+
+
+def test_a_step_takes_the_same_samples_on_any_number_of_processes() -> None:
+    alone = list(keys(SMOKE, 1, 0, 1))
+    assert len(alone) == 3 * 4 and len(alone[0]) == 8
+    for size in (2, 4):
+        shares = [list(keys(SMOKE, 1, rank, size)) for rank in range(size)]
+        per = 4 // size
+        merged = [shares[rank][step * per + k] for step in range(3) for rank in range(size) for k in range(per)]
+        assert merged == alone
+
+
+def test_samples_depend_on_seed_epoch_and_position_only(data: Path) -> None:
+    splits = load(SMOKE, data, "train"), load(SMOKE, data, "test")
+    reader = reader_of(SMOKE, data, splits)
+    one, two = (TrainClips(splits[0], SMOKE, seed, reader) for seed in (0, 1))
+    first = one[(0, 5)]
+    again = TrainClips(splits[0], SMOKE, 0, Reader())[(0, 5)]  # read from the files this time
+    assert torch.equal(first[0], again[0]) and first[1] == again[1]
+    assert first[0].shape == (4, 32, 32, 3) and first[0].dtype == torch.uint8
+    assert not torch.equal(one[(1, 5)][0], first[0]) and not torch.equal(two[(0, 5)][0], first[0])
+    videos = [one.order(0)[i] for i in range(64)]
+    assert len(set(videos)) == 64  # an epoch of fewer clips than videos repeats none
+
+
+def test_normalise_gives_channels_last_floats() -> None:
+    clips = torch.randint(0, 256, (2, 4, 6, 5, 3), dtype=torch.uint8)
+    out = normalise(clips, SMOKE)
+    assert out.shape == (2, 3, 4, 6, 5) and out.is_contiguous(memory_format=torch.channels_last_3d)
+    expected = (clips[1, 2, 3, 4, 1].item() / 255 - SMOKE.mean[1]) / SMOKE.std[1]
+    assert out[1, 1, 2, 3, 4].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_stopped_and_resumed_equals_uninterrupted(data: Path, tmp_path: Path) -> None:
+    splits = load(SMOKE, data, "train"), load(SMOKE, data, "test")
+    reader = reader_of(SMOKE, data, splits)
+    torch.set_num_threads(1)
+    whole = train(RUN, splits[0], reader, tmp_path / "a", Place(checkpoint_every=1e9)) if (tmp_path / "a").mkdir() is None else None
+    (tmp_path / "b").mkdir()
+    for _ in range(3):
+        with pytest.raises(Stopped):
+            train(RUN, splits[0], reader, tmp_path / "b", Place(stop=lambda: True))
+    parts = train(RUN, splits[0], reader, tmp_path / "b", Place())
+    assert whole is not None and whole.history == parts.history and len(parts.history) == 2
+    for (name, a), b in zip(whole.net.state_dict().items(), parts.net.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_bf16_trains_close_to_fp32(data: Path, tmp_path: Path) -> None:
+    splits = load(SMOKE, data, "train"), load(SMOKE, data, "test")
+    reader = reader_of(SMOKE, data, splits)
+    losses = []
+    for precision in ("fp32", "bf16"):
+        run = replace(RUN, recipe=replace(SMOKE, precision=precision, epochs=2))
+        (tmp_path / precision).mkdir()
+        losses.append(train(run, splits[0], reader, tmp_path / precision, Place()).history[0]["loss"])
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_the_final_test_does_not_depend_on_views_per_batch(data: Path) -> None:
+    splits = load(SMOKE, data, "train"), load(SMOKE, data, "test")
+    reader = reader_of(SMOKE, data, splits)
+    torch.manual_seed(0)
+    net = csn.build(RUN.variant, 80, 4).to(memory_format=torch.channels_last_3d)
+    scores = [evaluate(net, splits[1], SMOKE, reader, torch.device("cpu"), views_per_batch=n) for n in (3, 64)]
+    np.testing.assert_allclose(scores[0].probs, scores[1].probs, atol=1e-5)
+    assert scores[0].probs.sum(1) == pytest.approx(1, abs=1e-5)
+    assert len(scores[0].videos) == 80 and scores[0].video_top(80) == 100
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, {"step": 1})
+    checkpoints.save(tmp_path, {"step": 2})
+    assert checkpoints.load(tmp_path) == ({"step": 2}, [])
+    content = bytearray((tmp_path / "last.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "last.ckpt").write_bytes(content)
+    assert checkpoints.load(tmp_path) == ({"step": 1}, ["last.ckpt"])
+    (tmp_path / "before.ckpt").write_bytes(b"")
+    assert checkpoints.load(tmp_path) == (None, ["last.ckpt", "before.ckpt"])
+    checkpoints.discard(tmp_path)
+    assert checkpoints.load(tmp_path) == (None, [])
+
+
+def test_one_record_a_run(data: Path, tmp_path: Path) -> None:
+    record = execute(RUN, tmp_path, data)
+    folder = folder_of(RUN, tmp_path)
+    assert read_record(RUN, tmp_path) == json.loads(json.dumps(record))
+    for name in ("spec", "commit", "versions", "device", "threads", "started", "seconds", "history", "data", "damaged_videos", "host"):
+        assert record[name] not in (None, ""), name
+    assert Run.from_dict(record["spec"]) == RUN
+    assert len(record["history"]) == SMOKE.epochs
+    cost = csn.count(csn.build(RUN.variant, 80, 4), (3, 4, 32, 32))
+    assert (record["params"], record["flops"], record["interactions"]) == (cost.params, cost.flops, cost.interactions)
+    scores = np.load(folder / "scores.npz")
+    assert scores["probs"].shape == (80, 80)
+    assert 100 * (scores["probs"].argmax(1) == scores["labels"]).mean() == pytest.approx(record["video_top1"], abs=1.3)
+    weights = safetensors.torch.load_file(folder / "weights.safetensors")
+    csn.build(RUN.variant, 80, 4).load_state_dict(weights)
+    assert not (folder / "last.ckpt").exists() and not (folder / "progress.json").exists()
+    stamp = (folder / "record.json").stat().st_mtime_ns
+    assert execute(RUN, tmp_path, data) == read_record(RUN, tmp_path)
+    assert (folder / "record.json").stat().st_mtime_ns == stamp
+
+
+def test_a_divergence_is_a_record_that_says_why(data: Path, tmp_path: Path) -> None:
+    run = replace(RUN, recipe=replace(SMOKE, lr=1e30))
+    record = execute(run, tmp_path, data)
+    assert "the loss is nan" in record["error"] or "the loss is inf" in record["error"]
+    assert "epoch" in record["error"] and "video_top1" not in record
+    assert execute(run, tmp_path, data) == read_record(run, tmp_path)
+
+
+def test_a_crash_is_recorded_and_tried_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise RuntimeError("the device went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("csn.train.train", crash)
+        assert execute(RUN, tmp_path, data)["error"] == "RuntimeError: the device went away"
+    assert "error" not in execute(RUN, tmp_path, data)
+
+
+def test_two_processes_on_one_run(data: Path, tmp_path: Path) -> None:
+    with held(folder_of(RUN, tmp_path)), pytest.raises(Held, match=rf"is being worked on by process {os.getpid()}"):
+        execute(RUN, tmp_path, data)
+
+
+def test_a_damaged_record_is_one_sentence(tmp_path: Path) -> None:
+    folder = folder_of(RUN, tmp_path)
+    folder.mkdir(parents=True)
+    for text in ("{", "[]", '{"run": "other"}'):
+        (folder / "record.json").write_text(text)
+        with pytest.raises(UserError, match=r"record.json is damaged \(.*\); delete it"):
+            read_record(RUN, tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A disk of 3 MB, where this user may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("no permission to mount a small disk")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_in_the_middle_of_a_run_loses_nothing(data: Path, small_disk: Path) -> None:
+    run = replace(RUN, variant=Variant(block="simple", depth=18, width=8))
+    (small_disk / "filler").write_bytes(bytes(200_000))
+    with pytest.raises(UserError, match=r"Cannot write .*ckpt \(No space left on device\); free space there and run the same command again"):
+        execute(run, small_disk, data, checkpoint_every=0)
+    folder = folder_of(run, small_disk)
+    assert not [p for p in folder.iterdir() if ".ckpt." in p.name]
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
+    assert "error" not in execute(run, small_disk, data)
+
+
+def start(run: Run, home: Path, data: Path) -> subprocess.Popen[bytes]:
+    folder = folder_of(run, home)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(run.to_dict()))
+    command = [sys.executable, "-m", "csn.execute", str(folder / "run.json"), "--home", str(home), "--data", str(data), "--checkpoint-every", "0"]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_ten_kills_at_random_moments_change_nothing(data: Path, tmp_path: Path) -> None:
+    """kill -9 while it trains, saves or tests; the final weights and results equal those of an uninterrupted run."""
+    run = replace(RUN, variant=Variant(block="bottleneck-D", depth=26, width=8), recipe=replace(SMOKE, epochs=30, clips_per_epoch=64))
+    assert start(run, tmp_path / "whole", data).wait(300) == 0
+    rng = random.Random(1)
+    folder, kills = folder_of(run, tmp_path / "killed"), 0
+    while kills < 10:
+        process = start(run, tmp_path / "killed", data)
+        mark = folder / "last.ckpt"
+        before = mark.stat().st_mtime_ns if mark.exists() else 0
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None and not (mark.exists() and mark.stat().st_mtime_ns != before):
+            time.sleep(0.01)  # it trains again: a kill before that would meet no new state
+        time.sleep(rng.uniform(0, 0.25))
+        process.kill()
+        if process.wait() == 0:
+            break
+        kills += 1
+    assert kills >= 5, "the run ended before it could be killed often enough"
+    while kills < 10:  # it had finished: the record must survive these
+        process = start(run, tmp_path / "killed", data)
+        time.sleep(rng.uniform(0, 2))
+        process.kill()
+        process.wait()
+        kills += 1
+    assert start(run, tmp_path / "killed", data).wait(300) == 0
+    whole, killed = (folder_of(run, tmp_path / name) for name in ("whole", "killed"))
+    assert (whole / "weights.safetensors").read_bytes() == (killed / "weights.safetensors").read_bytes()
+    a, b = (read_record(run, tmp_path / name) for name in ("whole", "killed"))
+    assert a is not None and b is not None
+    for name in ("train_top1", "clip_top1", "video_top1", "video_top5", "n_videos", "history", "flops"):
+        assert a[name] == b[name], name
+
+
+def test_a_signal_saves_and_says_so(data: Path, tmp_path: Path) -> None:
+    run = replace(RUN, recipe=replace(SMOKE, epochs=200))
+    process = start(run, tmp_path, data)
+    progress = folder_of(run, tmp_path) / "progress.json"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (progress.exists() and json.loads(progress.read_text()).get("phase") == "train"):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == STOPPED
+    state, damaged = checkpoints.load(folder_of(run, tmp_path))
+    assert state is not None and 0 < state["step"] < 400 and not damaged
