@@ -102,19 +102,26 @@ def until_training(run: Run, home: Path, beyond: dict[str, Any]) -> dict[str, An
 
 @contextlib.contextmanager
 def held_until_signalled(pid: int) -> Iterator[None]:
-    """Stop a process, so that it cannot finish, until SIGUSR2 waits for it; what sends it is up to the block."""
+    """Stop a process, so that it cannot finish, until SLURM signals it; what makes it do so is up to the block.
+
+    SLURM may send SIGCONT with its signal: then the process is awake, or gone, before anybody looks.
+    """
+
+    def signalled() -> bool:
+        try:
+            facts = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        except (OSError, ValueError):
+            return True
+        pending = int(facts["SigPnd"], 16) | int(facts["ShdPnd"], 16)
+        return not facts["State"].startswith("T") or bool(pending >> (signal.SIGUSR2 - 1) & 1)
+
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
-
-        def pending() -> bool:
-            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-            masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
-            return any(mask >> (signal.SIGUSR2 - 1) & 1 for mask in masks)
-
-        until("SIGUSR2", pending)
+        until("SIGUSR2", signalled)
     finally:
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def state(run: Run, home: Path) -> status.Row:
