@@ -55,7 +55,7 @@ torch.set_num_threads(1)
 for i in range(30):  # the heap settles within ten
     if i == 25:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    a = torch.ones(2**20)
+    a = torch.ones(2**23)
     del a
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
