@@ -42,6 +42,7 @@ SAFE = {
     "every-frame-key.mp4": {"g": "1"},
     "fragments.mp4": {"g": "8", "container": {"movflags": "frag_keyframe+empty_moov"}},
     "width-40.mp4": {"size": (64, 40)},
+    "huge.mp4": {"size": (2160, 4096), "frames": 2},
     "one.mp4": {"frames": 1},
     "gray.mp4": {"pixels": "gray"},
     "one-pixel-pair.mp4": {"size": (36, 36)},
@@ -132,6 +133,44 @@ def test_rotation_is_applied(tmp_path: Path) -> None:
     got = read_frames(turned, [0, 5])
     assert np.array_equal(got, expected) or np.array_equal(got, np.rot90(expected, 2, (1, 2)))
     read_at_random(turned, reference(turned))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_display_matrix_turns_but_does_not_mirror(tmp_path: Path, mirror: bool) -> None:
+    import av
+
+    plain, turned = write(tmp_path / "plain.mp4", bf="0"), tmp_path / "turned.mp4"
+    one = 1 << 16
+    with av.open(str(plain)) as source, av.open(str(turned), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        stream.set_display_matrix([-one, 0, 0, 0, one if mirror else -one, 0, 0, 0, 1 << 30])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    if mirror:
+        with pytest.raises(VideoError, match="mirrored"):
+            probe(turned)
+    else:
+        assert np.array_equal(read_frames(turned, [7]), read_frames(plain, [7])[:, ::-1, ::-1])
+
+
+def test_a_size_that_changes_is_refused(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a.ts", **X264), write(tmp_path / "b.ts", size=(32, 48), **X264)
+    path = tmp_path / "both.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    assert np.array_equal(read_frames(path, [2, 9]), read_frames(first, [2, 9]))
+    for indices in ([2, 40], [40]):
+        with pytest.raises(VideoError, match="frame"):
+            read_frames(path, indices)
+
+
+@pytest.mark.parametrize("name", ["#20 & [x];(y)!.mp4", "a:b.mp4", "-dash %03d.mp4", "плач é.mp4", "no_ending"])
+def test_any_file_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "plain.mp4", **X264).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert probe(name).reader == "decord"
+    assert np.array_equal(read_frames(name, [5]), reference(tmp_path / name)[[5]])
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
