@@ -35,7 +35,7 @@ class ConvBN(nn.Module):
         if groups == c_in == c_out and kernel == (3, 3, 3):
             self.conv = DepthwiseConv3d(c_in, stride)
         else:
-            padding = tuple(k // 2 for k in kernel)
+            padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
             self.conv = nn.Conv3d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
         self.bn = nn.BatchNorm3d(c_out, eps=BN_EPS, momentum=BN_MOMENTUM)
         self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()

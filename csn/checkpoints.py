@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from csn.spec import UserError
 LAST, BEFORE = "last.ckpt", "before.ckpt"
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write content to path so that a reader sees the old file or the new one, never a part, power cuts included.
+def write_atomic(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write content to path so that a reader sees the old file or the new one, never a part; durable: power cuts included.
 
     Raises UserError when the disk refuses (full, read-only); what was there stays.
     """
@@ -24,11 +25,13 @@ def write_atomic(path: Path, content: bytes) -> None:
     try:
         with part.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise UserError(f"Cannot write {path} ({error.strerror}); free space there and run the same command again to go on.") from None
 
 
@@ -46,7 +49,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
 def load(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest whole checkpoint of folder, or None; and the names of those found damaged."""
-    damaged = []
+    damaged: list[str] = []
     for name in (LAST, BEFORE):
         try:
             content = (folder / name).read_bytes()

@@ -192,7 +192,8 @@ def run_missing(
     costs, expected = planned_costs(), seconds_of(work, recipe, table, home)
     weights = [expected.get(run.name) or costs.get(cost_key(run.variant, recipe), {}).get("flops", 1) / 1e9 for _, run in work]
     jobs_list = [(row.label, run, weight) for (row, run), weight in zip(work, weights, strict=True)]
-    console.print(f"{len(work)} runs at scale {recipe.scale}, {jobs} at a time, one thread each on cpu." if args.device == "cpu" else f"{len(work)} runs at scale {recipe.scale}.")
+    how = f", {jobs} at a time, one thread each" if args.device == "cpu" else ""
+    console.print(f"{len(work)} runs at scale {recipe.scale}{how}.")
     troubles, interrupted = run_all(jobs_list, home, data, args.device, jobs, console)
     if interrupted:
         raise UserError("Interrupted: every run has saved its state; the same command goes on from there")

@@ -26,7 +26,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -135,10 +135,10 @@ def warn_about(torch: Any) -> None:
         print(f"warning: cuDNN {cudnn} (9.8 to 9.10) has faults in Conv3d; use 9.11 or later.", file=sys.stderr)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any], durable: bool = True) -> None:
     from csn.checkpoints import write_atomic
 
-    write_atomic(path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
+    write_atomic(path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n", durable)
 
 
 def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads: int = 1, workers: int = 0, checkpoint_every: float = 60.0) -> dict[str, Any]:
@@ -161,12 +161,12 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
         device = torch.device(device_name)
         asked: list[int] = []
         before = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
-        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        started = datetime.now(UTC).isoformat(timespec="seconds")
         began = time.monotonic()
 
         def report(**facts: Any) -> None:
             write_json(folder / "progress.json", {"run": run.name, "pid": os.getpid(), "host": socket.gethostname(),
-                                                  "time": time.time(), "elapsed": time.monotonic() - began, **facts})  # fmt: skip
+                                                  "time": time.time(), "elapsed": time.monotonic() - began, **facts}, durable=False)  # fmt: skip
 
         base = {"run": run.name, "spec": run.to_dict(), "started": started, **code_version(), **environment(device, threads)}
         place = Place(device, workers=workers, checkpoint_every=checkpoint_every, stop=lambda: bool(asked), report=report)

@@ -15,7 +15,7 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -149,12 +149,12 @@ def preview(
     runs: Sequence[Run],
     home: Path,
     profile: Profile,
-    seconds: Callable[[Run], float] | None = None,
+    seconds: Mapping[str, float],
     repository: Path = REPOSITORY,
 ) -> str:
     """What --submit would do, without doing it: the sbatch file, the number of runs, the GPU-hours.
 
-    seconds(run): estimated time of a run on one device; without it only the bound of the time limit is told.
+    seconds: estimated time of runs on one device, by name; unless all are known, only the bound of the time limit is told.
     """
     from submitit.slurm.slurm import _make_sbatch_string  # the one place that writes the header
 
@@ -165,8 +165,8 @@ def preview(
     header = _make_sbatch_string("<command>", logs, map_count=max(1, len(todo)), **chosen)
     unit = profile.device.replace("cuda", "gpu").upper()
     cost = f"at most {len(todo) * profile.minutes / 60 * profile.devices:.1f} {unit}-hours before a requeue"
-    if seconds is not None:
-        cost = f"about {sum(seconds(run) for run in todo) / 3600:.1f} {unit}-hours, {cost}"
+    if todo and all(run.name in seconds for run in todo):
+        cost = f"about {sum(seconds[run.name] for run in todo) / 3600:.1f} {unit}-hours, {cost}"
     skipped = "".join(f"\n  left out, {reason}: {name}" for name, reason in why.items())
     text = f"{header}\n{len(todo)} runs on {profile.devices} {unit} each, {cost}{skipped}"
     if current.dirty:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,9 +36,9 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-def interval(values: Floats, level: float = 0.95) -> Interval:
+def interval(values: Sequence[float] | Floats, level: float = 0.95) -> Interval:
     """Student's t interval of the mean of values (S,); for paired seeds give the differences."""
-    values = np.asarray(values, dtype=float)
+    values = np.asarray(values, dtype=np.float64)
     n, mean = len(values), float(values.mean()) if len(values) else float("nan")
     if n < 2:
         return Interval(mean, float("nan"), float("nan"), n)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def tradeoff(lines: Sequence[Line], ax: Axes, cost: str = "gmacs", metric: str =
     if data.empty:
         ax.text(0.5, 0.5, "no results yet", ha="center", va="center", transform=ax.transAxes)
         return ax
-    data["family"] = [f"{'simple' if b.startswith('simple') else 'bottleneck'}, {8 if d in (18, 26) else 16} blocks" for b, d in zip(data.block, data.depth, strict=True)]
+    kinds = ["simple" if block.startswith("simple") else "bottleneck" for block in data.block]
+    data["family"] = [f"{kind}, {8 if depth in (18, 26) else 16} blocks" for kind, depth in zip(kinds, data.depth, strict=True)]
     for i, (family, part) in enumerate(data.groupby("family", sort=False)):
         chain = part[~part.block.isin(["ip", "bottleneck-DG"])].sort_values(cost)
         ax.plot(chain[cost], chain["mean"], "-", color=PALETTE[i], alpha=0.5, lw=1)
@@ -88,7 +90,8 @@ def save(figure: Figure, path: Path) -> list[Path]:
                 figure.savefig(part, **options)
             part.replace(target)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             raise UserError(f"Cannot write {target} ({error.strerror}); free space or give another folder with --home.") from None
         written.append(target)
     plt.close(figure)

@@ -7,9 +7,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from math import prod
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -98,7 +98,8 @@ def run_all(
                     sentence = outcome(one, code, home)
                     if sentence:
                         troubles.append(sentence)
-                    console.print(f"[{finished}/{len(work)}] {one.label} seed {one.run.seed}: {sentence or result(one.run, home)} ({took:.0f} s)", markup=False, highlight=False)
+                    what = f"[{finished}/{len(work)}] {one.label} seed {one.run.seed}: {sentence or result(one.run, home)}"
+                    console.print(f"{what} ({took:.0f} s)", markup=False, highlight=False)
                 ready = (done + partial) / total
                 elapsed = time.monotonic() - began
                 remaining = f"about {clock(elapsed / ready - elapsed)} left" if ready > 0.02 else ""

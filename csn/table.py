@@ -14,13 +14,14 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from csn.execute import REPOSITORY, folder_of, read_record
+from csn.execute import REPOSITORY, read_record
 from csn.spec import Recipe, Run, UserError, Variant
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def collect(table: Table, recipe: Recipe, home: Path) -> tuple[list[dict[str, st
 def seeds_on_disk(home: Path) -> set[int]:
     """The seeds that some run folder below home has."""
     try:
-        names = os.listdir(home / "runs")
+        names = [path.name for path in (home / "runs").iterdir()]
     except OSError:
         return set()
     parts = (name.rsplit("-", 2) for name in names)
@@ -208,7 +209,8 @@ def write_lines(path: Path, lines: Iterable[Mapping[str, str]]) -> None:
             writer.writerows(lines)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise UserError(f"Cannot write {path} ({error.strerror}); free space or give another folder with --home.") from None
 
 

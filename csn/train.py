@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from math import cos, isfinite, pi
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -93,7 +92,7 @@ class RunningStatistics:
         self.before = self.flat()
 
     def flat(self) -> Tensor:
-        return torch.cat([t for m in self.norms for t in (m.running_mean, m.running_var)])  # type: ignore[arg-type]
+        return torch.cat([t for m in self.norms for t in (m.running_mean, m.running_var) if t is not None])
 
     def merge(self) -> None:
         rank, size, keep = self.place.rank, self.place.size, (1 - float(self.norms[0].momentum or 0)) ** self.blocks
@@ -119,7 +118,7 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place) ->
     blocks = recipe.batch // recipe.micro_batch
     require(blocks % place.size == 0, "processes", place.size, f"must divide the {blocks} micro-batches of a step")
     torch.manual_seed(run.seed)
-    net = build(run.variant, len(split.classes), recipe.frames).to(device, memory_format=torch.channels_last_3d)
+    net = build(run.variant, len(split.classes), recipe.frames).to(device).to(memory_format=torch.channels_last_3d)
     sgd = optimizer(net, recipe)
     step, history, damaged, seconds = 0, [], set[str](), 0.0
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, hits of this epoch, this rank's share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import time
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from csn import launch, slurm, snapshot, status
+from csn import cluster, launch, slurm, snapshot, status
 from csn.execute import folder_of, held
 from csn.profiles import FOLDER, Profile, read_profile
 from csn.recipes import SMOKE
 from csn.spec import Run, UserError, Variant
+from csn.table import cost_key, count_costs, planned_costs
 
 RUNS = [Run(variant=Variant(width=8, block="bottleneck-D"), recipe=SMOKE, seed=seed) for seed in range(4)]
 
@@ -133,7 +135,7 @@ def test_missing_are_the_runs_without_a_standing_record_that_nobody_works_on(tmp
 def test_preview_prints_the_header_and_the_gpu_hours(repository: Path, tmp_path: Path) -> None:
     record(RUNS[0], tmp_path, video_top1=1.0)
     profile = replace(read_profile("paper"), partition="big", account="me", setup=("module load cuda",))
-    text = launch.preview(RUNS, tmp_path, profile, lambda run: 7200.0, repository)
+    text = launch.preview(RUNS, tmp_path, profile, {run.name: 7200.0 for run in RUNS}, repository)
     for line in (
         "#SBATCH --partition=big",
         "#SBATCH --account=me",
@@ -152,7 +154,17 @@ def test_preview_prints_the_header_and_the_gpu_hours(repository: Path, tmp_path:
     assert "--kill-on-bad-exit=1" in text and "--qos" not in text and "--dirty" not in text
     assert not (tmp_path / "submissions").exists() and not (tmp_path / "snapshots").exists()
     (repository / "csn" / "a.py").write_text("A = 2\n")
-    assert "refuse it without --dirty" in launch.preview(RUNS, tmp_path, profile, None, repository)
+    text = launch.preview(RUNS, tmp_path, profile, {}, repository)
+    assert "refuse it without --dirty" in text and "about" not in text
+
+
+def test_gpu_hours_follow_from_the_flops() -> None:
+    run = Run(variant=Variant(width=8), recipe=SMOKE, seed=0)
+    count_costs([run])
+    macs = planned_costs()[cost_key(run.variant, SMOKE)]["flops"]
+    expected = cluster.estimates([run], read_profile("gpu"), {})
+    assert expected == {run.name: 6 * macs * SMOKE.epochs * SMOKE.clips_per_epoch / cluster.SUSTAINED}
+    assert cluster.estimates([run], read_profile("local"), {run.name: 5.0}) == {run.name: 5.0}
 
 
 def test_submit_and_cancel_say_what_they_lack(
@@ -192,7 +204,7 @@ def test_the_rows_come_from_files_alone(
     assert (running["state"], running["epoch"], running["accuracy"], running["node"]) == ("running", "1/2", 1.5, "n2")
     assert running["left"] == 5.0  # two steps in ten seconds, one step to go
     assert stopped["state"] == "stopped"
-    console = Console(width=300, record=True, file=open("/dev/null", "w"))
+    console = Console(width=300, record=True, file=io.StringIO())
     console.print(status.table(status.rows(RUNS, tmp_path, {})))
     text = console.export_text()
     assert "0:01:01" in text and "12.5" in text and "1 of 4 done" in text

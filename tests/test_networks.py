@@ -101,7 +101,7 @@ def test_the_dense_head_is_the_head_at_every_window() -> None:
     net.head.window = 1
     torch.testing.assert_close(net(x)[:, :, 0, 1], corner)
     net.head.window = 3
-    with pytest.raises(UserError, match="`window` .=3. is larger"):
+    with pytest.raises(UserError, match=r"`window` \(=3\) is larger"):
         net(x)
 
 

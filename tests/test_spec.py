@@ -47,13 +47,13 @@ def test_a_wrong_recipe_is_refused(fields: dict, sentence: str) -> None:
 
 
 def test_wrong_data_is_refused() -> None:
-    with pytest.raises(UserError, match="`train` .=100. must be a multiple of 80"):
+    with pytest.raises(UserError, match=r"`train` \(=100\) must be a multiple of 80"):
         MovingDigits(train=100, test=80)
     with pytest.raises(UserError, match="`size`"):
         MovingDigits(train=80, test=80, size=44)
     with pytest.raises(UserError, match="`fold`"):
         VideoSet(kind="ucf101", fold=4)
-    with pytest.raises(UserError, match="`classes` .=0. must be at least 1"):
+    with pytest.raises(UserError, match=r"`classes` \(=0\) must be at least 1"):
         VideoSet(kind="folder")
     assert VideoSet(kind="ucf101").classes == 101
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_warm_up_rises_then_half_a_cosine_falls_to_zero() -> None:
     recipe = replace(SMOKE, epochs=10, warmup=2, lr=0.4)
     rates = [learning_rate(recipe, step) for step in range(recipe.epochs * recipe.steps_per_epoch)]
     assert rates[:4] == pytest.approx([0.1, 0.2, 0.3, 0.4])
-    assert rates[4] == 0.4 and all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert rates[4] == 0.4 and all(a > b for a, b in pairwise(rates[4:]))
     assert rates[12] == pytest.approx(0.2)
     assert 0 < rates[-1] < 0.005
 

@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache, partial
 from multiprocessing import get_context
@@ -101,7 +102,8 @@ def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
             container.mux(stream.encode())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise UserError(f"Cannot write {path} ({error.strerror or error}); free space or give another --data folder.") from None
 
 
@@ -208,7 +210,8 @@ def decoded(
                 array.flush()
                 part.replace(path)
             except OSError as error:
-                part.unlink(missing_ok=True)
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
                 raise UserError(f"Cannot write {path} ({error.strerror or error}); free space or give another --data folder.") from None
     frames: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return frames

@@ -1,0 +1,178 @@
+"""The table scripts as a person uses them: from nothing to a verdict, and every mistake one clear sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import refused, run
+
+from csn.execute import REPOSITORY, folder_of, held
+from csn.recipes import SMOKE
+from csn.spec import Run, Variant
+from csn.table import read_lines
+
+SCRIPT = "experiments/table3_groups.py"
+SMOKE_FLAGS = ("--scale", "smoke", "--seeds", "0")
+
+
+def run_of(row: str) -> Run:
+    block = {"simple": ("simple", 18), "simple-D": ("simple-D", 18), "ip": ("ip", 26)}[row]
+    return Run(variant=Variant(block=block[0], depth=block[1], width=8), recipe=SMOKE, seed=0)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A home in which two rows were run by the command itself."""
+    place = tmp_path_factory.mktemp("home")
+    done = run(SCRIPT, *SMOKE_FLAGS, "--only", "simple", "simple-D", "--home", place, "--data", data)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (place / "printed.txt").write_text(done.stdout)
+    return place
+
+
+def test_from_nothing_to_a_table_a_csv_and_a_figure(home: Path) -> None:
+    text = (home / "printed.txt").read_text()
+    assert "2 runs at scale smoke" in text and "[2/2]" in text
+    assert "Claims of the paper" in text and "undecided" in text
+    lines = read_lines(home / "results" / "smoke" / "table3_groups.csv")
+    assert [(line["row"], line["seed"], line["n_videos"]) for line in lines] == [("simple", "0", "80"), ("simple-D", "0", "80")]
+    assert all(line["video_top1"] and line["train_top1"] and line["clip_top1"] and line["seconds"] and not line["error"] for line in lines)
+    assert (home / "results" / "smoke" / "table3_groups.png").stat().st_size > 10_000
+    assert max(map(len, (line for line in text.splitlines() if not line.startswith(("figure:", "results:"))))) <= 80
+
+
+def test_a_second_call_runs_nothing_and_shows_the_same(home: Path) -> None:
+    csv = home / "results" / "smoke" / "table3_groups.csv"
+    before = csv.read_bytes()
+    done = run(SCRIPT, *SMOKE_FLAGS, "--only", "simple", "simple-D", "--home", home)
+    assert done.returncode == 0 and "Nothing is missing." in done.stdout
+    assert csv.read_bytes() == before
+
+
+def test_plan_and_show(home: Path) -> None:
+    plan = run(SCRIPT, "--plan", "--scale", "smoke", "--seeds", "0", "1", "--home", home)
+    assert plan.returncode == 0
+    assert "done 0, missing 1" in plan.stdout and "48 runs: 2 done, 46 missing" in plan.stdout
+    assert "Estimated time for what is missing" in plan.stdout and "unknown" not in plan.stdout
+    show = run(SCRIPT, "--show", "--scale", "smoke", "--home", home)
+    assert show.returncode == 0 and "simple-D" in show.stdout and not (home / "runs" / "x").exists()
+
+
+def test_a_fresh_home_gives_the_same_line_to_the_last_digit(home: Path, data: Path, tmp_path: Path) -> None:
+    done = run(SCRIPT, *SMOKE_FLAGS, "--only", "simple-D", "--home", tmp_path, "--data", data, "--jobs", "1")
+    assert done.returncode == 0
+    [again] = read_lines(tmp_path / "results" / "smoke" / "table3_groups.csv")
+    first = read_lines(home / "results" / "smoke" / "table3_groups.csv")[1]
+    assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in first.items() if k != "seconds"}
+    names = [folder_of(run_of("simple-D"), place) / "weights.safetensors" for place in (home, tmp_path)]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_deleting_a_line_makes_a_cell_empty(home: Path, tmp_path: Path) -> None:
+    """Results that came with a clone: lines without records are shown, and count as done."""
+    target = tmp_path / "results" / "smoke" / "table3_groups.csv"
+    target.parent.mkdir(parents=True)
+    lines = (home / "results" / "smoke" / "table3_groups.csv").read_text().splitlines(keepends=True)
+    target.write_text("".join(lines[:2]))
+    show = run(SCRIPT, "--show", "--scale", "smoke", "--home", tmp_path)
+    assert show.returncode == 0, show.stderr
+    assert target.read_text() == "".join(lines[:2])
+    plan = run(SCRIPT, "--plan", *SMOKE_FLAGS, "--only", "simple", "simple-D", "--home", tmp_path)
+    assert "1 missing, 1 published" in plan.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--only", "dense"), ("unknown row (=dense)", "bottleneck-DG4", "ip-50")),
+        (("--scale", "huge"), ("`scale` (=huge)", "smoke, small")),
+        (("--device", "tpu", "--scale", "smoke"), ("`--device` (=tpu)", "cpu or cuda")),
+        (("--jobs", "0", "--scale", "smoke"), ("`--jobs` (=0)", "at least 1")),
+        (("--seeds", "one"), ("argument --seeds", "'one'", "--help")),
+        (("--fast",), ("--fast", "--help")),
+        (("--plan", "--show"), ("not allowed with",)),
+    ],
+)
+def test_wrong_flags(flags: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:
+    sentence = refused(run(SCRIPT, *flags, "--home", tmp_path))
+    assert all(word in sentence for word in words), sentence
+
+
+def test_an_unwritable_home(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    sentence = refused(run(SCRIPT, *SMOKE_FLAGS, "--home", tmp_path / "file"))
+    assert "`--home`" in sentence and "give another folder" in sentence
+
+
+def test_a_damaged_record_is_named(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "runs", tmp_path / "runs")
+    record = folder_of(run_of("simple"), tmp_path) / "record.json"
+    record.write_text(record.read_text()[:100])
+    done = run(SCRIPT, "--show", "--scale", "smoke", "--home", tmp_path)
+    sentence = refused(done)
+    assert str(record) in sentence and "delete it" in sentence
+    assert "simple-D" in done.stdout
+
+
+def test_two_processes_on_one_run(tmp_path: Path, data: Path) -> None:
+    with held(folder_of(run_of("ip"), tmp_path)):
+        done = run(SCRIPT, *SMOKE_FLAGS, "--only", "ip", "simple", "--home", tmp_path, "--data", data)
+    sentence = refused(done)
+    assert "ip seed 0: Run smoke-ip-26" in sentence and f"process {os.getpid()}" in sentence
+    assert [line["row"] for line in read_lines(tmp_path / "results" / "smoke" / "table3_groups.csv")] == ["simple"]
+
+
+def test_control_c_saves_and_says_how_to_resume(tmp_path: Path, data: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, SCRIPT, *SMOKE_FLAGS, "--only", "simple", "ip", "--home", str(tmp_path), "--data", str(data)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(tmp_path.glob("runs/*/progress.json")):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and its runs
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2, out + err
+    assert "Interrupted: every run has saved its state; the same command goes on from there" in " ".join(err.split())
+    assert "Traceback" not in err
+    done = run(*command[1:])
+    assert done.returncode == 0, done.stderr
+    assert len(read_lines(tmp_path / "results" / "smoke" / "table3_groups.csv")) == 2
+
+
+def test_a_killed_run_is_named_and_resumes(tmp_path: Path, data: Path) -> None:
+    command = [sys.executable, SCRIPT, *SMOKE_FLAGS, "--only", "ip", "--home", str(tmp_path), "--data", str(data)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    progress = folder_of(run_of("ip"), tmp_path) / "progress.json"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not progress.exists():
+        time.sleep(0.02)
+    os.kill(json.loads(progress.read_text())["pid"], signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and "ip seed 0 was killed by SIGKILL" in err and "goes on from there" in " ".join(err.split())
+    assert run(*command[1:]).returncode == 0
+
+
+def test_table1_needs_no_training(tmp_path: Path) -> None:
+    done = run("experiments/table1_architectures.py", "--home", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "96.7" not in done.stdout and "14.322 │ 14.322" in done.stdout and "8x112x112" in done.stdout
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
+    table = (tmp_path / "results" / "paper" / "table1_architectures.csv").read_text().splitlines()
+    assert len(table) == 15 and table[0].startswith("table,row,scale,block,depth")
+    plan = run("experiments/table1_architectures.py", "--plan", "--home", tmp_path)
+    assert plan.returncode == 0 and "no training" in plan.stdout
+    small = run("experiments/table1_architectures.py", "--scale", "small", "--only", "simple-18", "--home", tmp_path)
+    assert small.returncode == 0 and "width 16" in small.stdout
+
+
+def test_submit_and_status_answer_in_one_sentence(tmp_path: Path) -> None:
+    for flag in ("--submit", "--status"):
+        refused(run(SCRIPT, flag, "--home", tmp_path))
