@@ -1,0 +1,166 @@
+"""The depthwise 3x3x3 convolution of CSN, layer by layer: ours against torch's in both memory layouts.
+
+    python benchmarks/depthwise.py                             CPU: 8 x 112 x 112, batch 4
+    python benchmarks/depthwise.py --device cuda --frames 8 --crop 224 --batch 32 --depths 50 152 --dtype bf16
+
+Every distinct depthwise layer of ir-CSN at the depths asked for, in its three directions. The candidates take turns; reported
+are medians. GB/s counts what must cross memory once (input, output, weight); share is its part of the bandwidth of a copy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import Any
+
+import torch
+from machine import RESULTS, describe, show, write
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from csn import depthwise, depthwise_tune
+from csn.resnet3d import build
+from csn.spec import Variant
+
+Way = Callable[[], Tensor]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def layers(depth: int, frames: int, crop: int, width: int) -> dict[tuple[Any, ...], int]:
+    """(channels, input T, H, W, stride) of each distinct depthwise layer -> how many a network has."""
+    found: dict[tuple[Any, ...], int] = {}
+    with torch.device("meta"):
+        net = build(Variant(block="bottleneck-D", depth=depth, width=width), 400, frames).eval()
+
+    def note(module: Any, inputs: tuple[Tensor, ...]) -> None:
+        key = (*inputs[0].shape[1:], tuple(module.stride))
+        found[key] = found.get(key, 0) + 1
+
+    for module in net.modules():
+        if isinstance(module, depthwise.DepthwiseConv3d):
+            module.register_forward_pre_hook(note)
+    net(torch.empty(1, 3, frames, crop, crop, device="meta"))
+    return found
+
+
+def ways(x: Tensor, weight: Tensor, g: Tensor, stride: tuple[int, ...]) -> dict[str, dict[str, Way]]:
+    """Direction -> name -> computation. torch's NCDHW candidates get NCDHW tensors: no conversion is timed."""
+    ops = torch.ops.csn
+    found: dict[str, dict[str, Way]] = {
+        "forward": {"ours": lambda: ops.depthwise_conv3d(x, weight, stride)},
+        "grad_input": {"ours": lambda: ops.depthwise_conv3d_grad_input(g, weight, x.shape[2:], stride)},
+        "grad_weight": {"ours": lambda: ops.depthwise_conv3d_grad_weight(g, x, weight, stride)},
+    }
+    for name, layout in depthwise_tune.LAYOUTS.items():
+        a, w, b = (t.to(x.dtype).contiguous(memory_format=layout) for t in (x, weight, g))
+        rest = (stride, (1, 1, 1), (1, 1, 1), False, (0, 0, 0), w.shape[0])
+
+        def backward(mask: tuple[bool, bool, bool], k: int, a: Tensor = a, w: Tensor = w, b: Tensor = b, rest: Any = rest) -> Tensor:
+            return torch.ops.aten.convolution_backward(b, a, w, None, *rest, mask)[k]
+
+        found["forward"][name] = lambda a=a, w=w, rest=rest: torch.ops.aten.convolution(a, w, None, *rest)  # type: ignore[misc]
+        found["grad_input"][name] = lambda f=backward: f((True, False, False), 0)  # type: ignore[misc]
+        found["grad_weight"][name] = lambda f=backward: f((False, True, False), 1)  # type: ignore[misc]
+    return found
+
+
+def times(candidates: dict[str, Way], cuda: bool, rounds: int) -> dict[str, float]:
+    """Median seconds of each, taking turns."""
+    laps: dict[str, list[float]] = {name: [] for name in candidates}
+    for way in candidates.values():
+        way()  # warm-up, and the choice of a kernel
+    for _ in range(rounds):
+        for name, way in candidates.items():
+            laps[name].append(depthwise_tune.seconds(way) if cuda else lap(way))
+    return {name: median(values) for name, values in laps.items()}
+
+
+def lap(way: Way) -> float:
+    began = time.perf_counter()
+    way()
+    return time.perf_counter() - began
+
+
+def copy_bandwidth(device: str) -> float:
+    """Bytes per second of a large copy, read and written counted."""
+    a = torch.empty(2**28 if device == "cuda" else 2**25, device=device)
+    b = torch.empty_like(a)
+    return 2 * a.numel() * 4 / times({"copy": lambda: b.copy_(a)}, device == "cuda", 7)["copy"]
+
+
+def measure(args: argparse.Namespace, copy: float) -> list[dict[str, Any]]:
+    rows = []
+    for depth in args.depths:
+        for (c, t, h, w, stride), count in layers(depth, args.frames, args.crop, args.width).items():
+            size = (args.batch, c, t, h, w)
+            x = torch.randn(size).to(args.device, DTYPES[args.dtype]).contiguous(memory_format=depthwise.NDHWC)
+            weight = torch.randn(c, 1, 3, 3, 3, device=args.device)
+            g = torch.randn_like(depthwise.depthwise_conv3d(x, weight, stride))
+            moved = (x.numel() + g.numel()) * x.element_size() + weight.numel() * 4
+            for direction, candidates in ways(x, weight, g, stride).items():
+                found = times(candidates, args.device == "cuda", args.rounds)
+                best = min(v for k, v in found.items() if k != "ours")
+                rows.append(
+                    {
+                        "depth": depth, "layers": count, "shape": "x".join(map(str, size)), "stride": "x".join(map(str, stride)), "direction": direction,
+                        "ours_ms": 1e3 * found["ours"], "torch_ndhwc_ms": 1e3 * found["torch NDHWC"], "torch_ncdhw_ms": 1e3 * found["torch NCDHW"],
+                        "times_faster": best / found["ours"], "gb_per_s": moved / found["ours"] / 1e9, "share_of_copy": moved / found["ours"] / copy,
+                        "mega_elements": prod(size) / 1e6,
+                    }
+                )  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
+    parser.add_argument("--depths", type=int, nargs="+", default=[50])
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=112)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--name", default="depthwise", help="of the CSV and the figure")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
+    copy = copy_bandwidth(args.device)
+    rows = measure(args, copy)
+    keys = ("dtype", "batch", "frames", "crop", "width", "threads", "rounds")
+    facts = describe(args.device) | {"setting": ", ".join(f"{k} {getattr(args, k)}" for k in keys), "copy": f"{copy / 1e9:.1f} GB/s"}
+    for direction in ("forward", "grad_input", "grad_weight"):
+        mean = geometric_mean(r["times_faster"] for r in rows if r["direction"] == direction)
+        facts[direction] = f"{mean:.2f} times faster than torch's better layout (geometric mean over the shapes)"
+    show(f"Depthwise 3x3x3, {facts['setting']}, copy {facts['copy']}", rows)
+    print(write(args.name, rows, facts), *(f"{d}: {facts[d]}" for d in ("forward", "grad_input", "grad_weight")), sep="\n")
+    figure(rows, RESULTS / f"{args.name}.png")
+
+
+def figure(rows: list[dict[str, Any]], file: Path) -> None:
+    """How many times faster than torch's better layout, by shape and direction."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    import seaborn as sns
+
+    frame = pd.DataFrame(rows)
+    frame["layer"] = frame["shape"] + " /" + frame["stride"]
+    fig, ax = plt.subplots(figsize=(8, 0.45 * frame.layer.nunique() + 1.5))
+    sns.barplot(frame, x="times_faster", y="layer", hue="direction", palette="colorblind", errorbar=None, ax=ax)
+    ax.axvline(1, color="black", linewidth=1)
+    ax.set(xlabel="times faster than torch's better layout", ylabel="", xscale="log")
+    fig.tight_layout()
+    fig.savefig(file, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Clips per second and peak memory of training and inference, beside the two public packages that have CSN.
+
+    python benchmarks/step.py --peers PEERS/bin/python           CPU, 8 x 112 x 112, batch 4
+    python benchmarks/step.py --device cuda --frames 32 --crop 224 --depths 50 152 --batch 8 --dtype bf16
+
+PEERS is an environment of its own, since one of them pins old packages:
+    python -m venv PEERS
+    PEERS/bin/pip install torch==2.14.1 torchvision==0.29.2 pytorchvideo==0.1.5 mmaction2==1.2.0 mmengine mmcv-lite
+
+Every network runs in a process of its own; the processes take turns, one step each, so that whatever else the machine
+does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCKS = {"ResNet3D": "bottleneck", "ir-CSN": "bottleneck-D", "ip-CSN": "ip"}
+
+
+def pytorchvideo(depth: int) -> nn.Module:
+    from pytorchvideo.models.csn import create_csn
+
+    net = create_csn(model_depth=depth, model_num_class=400, dropout_rate=0, stem_pool=nn.MaxPool3d, head_pool=None)
+    net.blocks[-1].pool = nn.AdaptiveAvgPool3d(1)
+    return net
+
+
+def mmaction2(depth: int) -> nn.Module:
+    """Its backbone module alone (1.2.0's package does not import: a file is missing from the wheel), with pool and classifier."""
+    import site
+
+    for name in ("mmaction", "mmaction.models", "mmaction.models.backbones"):
+        package = types.ModuleType(name)
+        package.__path__ = [str(Path(site.getsitepackages()[0], *name.split(".")))]
+        sys.modules[name] = package
+    from mmaction.models.backbones.resnet3d_csn import ResNet3dCSN
+
+    backbone = ResNet3dCSN(pretrained=None, pretrained2d=False, depth=depth, with_pool2=False, bottleneck_mode="ir")
+    backbone.norm_eval = backbone.bn_frozen = False
+    return nn.Sequential(backbone, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2048, 400))
+
+
+def ours(name: str, depth: int) -> nn.Module:
+    sys.path.insert(0, str(ROOT))
+    import csn
+    from csn.memory import keep_memory
+
+    keep_memory()
+    return csn.build(csn.Variant(block=BLOCKS[name], depth=depth), 400)
+
+
+def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
+    """Weights of the network args.serve, and a function that does one step."""
+    name, depth, layout = args.serve.split("/")
+    net = {"pytorchvideo": pytorchvideo, "mmaction2": mmaction2}[name](int(depth)) if name not in BLOCKS else ours(name, int(depth))
+    layout = torch.channels_last_3d if layout.startswith("channels_last_3d") else torch.contiguous_format
+    net = net.to(args.device, memory_format=layout).train(args.mode == "train")
+    if args.compile:
+        net = torch.compile(net)  # type: ignore[assignment]
+    clips = torch.randn(args.batch, 3, args.frames, args.crop, args.crop).to(args.device).contiguous(memory_format=layout)
+    labels = torch.randint(400, (args.batch,), device=args.device)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=name in BLOCKS)
+    autocast = torch.autocast(args.device, torch.bfloat16, enabled=args.dtype == "bf16")
+
+    def train() -> None:
+        sgd.zero_grad()
+        with autocast:
+            logits = net(clips)
+        nn.functional.cross_entropy(logits.float(), labels).backward()
+        sgd.step()
+
+    @torch.inference_mode()
+    def infer() -> None:
+        with autocast:
+            net(clips)
+
+    return sum(p.numel() for p in net.parameters() if p.ndim > 1), train if args.mode == "train" else infer
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Answer every line of standard input with the seconds of one step; at the end, the memory."""
+    torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
+    wait = torch.cuda.synchronize if args.device == "cuda" else lambda: None
+    weights, step = prepare(args)
+    for _ in range(3):
+        step()
+    wait()
+    print("ready", weights, flush=True)
+    for _ in sys.stdin:
+        began, worked = time.perf_counter(), time.process_time()
+        step()
+        wait()
+        peak = torch.cuda.max_memory_allocated() if args.device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps([time.perf_counter() - began, time.process_time() - worked, peak]), flush=True)
+
+
+def take_turns(args: argparse.Namespace, mode: str, nets: dict[str, tuple[str, dict[str, str]]]) -> list[dict[str, Any]]:
+    """One row per network: nets maps its name/depth/layout to the interpreter and environment it runs with."""
+    processes = {}
+    for net, (python, env) in nets.items():
+        options = [f"--{k}={getattr(args, k)}" for k in ("device", "threads", "batch", "frames", "crop", "dtype")]
+        command = [python, __file__, f"--serve={net}", f"--mode={mode}", *options, *(["--compile"] if net.endswith(" compiled") else [])]
+        environment = {**os.environ, "OMP_WAIT_POLICY": "passive", **env}
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:  # the packages print notices of their own
+            if line.startswith("ready"):
+                processes[net] = process, int(line.split()[1])
+                break
+        else:
+            print(f"{net}: does not run here", file=sys.stderr)
+    laps: dict[str, list[list[float]]] = {net: [] for net in processes}
+    for _ in range(args.rounds):
+        for net, (process, _) in processes.items():
+            process.stdin.write("\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+            laps[net].append(json.loads(process.stdout.readline()))  # type: ignore[union-attr]
+    rows = []
+    for net, (process, weights) in processes.items():
+        process.communicate()
+        base = laps[f"ir-CSN/{net.split('/')[1]}/channels_last_3d"]
+        name, depth, layout = net.split("/")
+        wall, cpu, peak = zip(*laps[net], strict=True)
+        rows.append(
+            {
+                "mode": mode, "network": name, "depth": int(depth), "layout": layout, "weights_m": weights / 1e6,
+                "clips_per_s": args.batch / median(wall), "ms": 1e3 * median(wall), "cpu_ms": 1e3 * median(cpu),
+                "time_over_ir_csn": median(a / b[0] for a, b in zip(wall, base, strict=True)),
+                "cpu_over_ir_csn": median(a / b[1] for a, b in zip(cpu, base, strict=True)),
+                "peak_mb": max(peak) / 2**20,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--peers", help="interpreter of the environment with pytorchvideo and mmaction2; without it, ours alone")
+    parser.add_argument("--depths", type=int, nargs="+", default=[50])
+    parser.add_argument("--networks", nargs="+", choices=list(BLOCKS), default=["ir-CSN", "ResNet3D", "ip-CSN"])
+    parser.add_argument("--modes", nargs="+", choices=["train", "infer"], default=["train", "infer"])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=112)
+    parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--compile", action="store_true", help="add ours through torch.compile")
+    parser.add_argument("--name", default="step", help="of the CSV and the figure")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--mode", default="train", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        return serve(args)
+    from machine import RESULTS, describe, show, write
+
+    rows = []
+    for depth in args.depths:
+        for mode in args.modes:
+            nets: dict[str, tuple[str, dict[str, str]]] = {}
+            for name in dict.fromkeys(["ir-CSN", *args.networks]):
+                nets[f"{name}/{depth}/channels_last_3d"] = sys.executable, {}
+                if args.compile:
+                    nets[f"{name}/{depth}/channels_last_3d compiled"] = sys.executable, {}
+            if args.device == "cuda":
+                nets[f"ir-CSN/{depth}/channels_last_3d torch-conv"] = sys.executable, {"CSN_DEPTHWISE": "torch"}
+            if args.peers:
+                for name in ("pytorchvideo", "mmaction2"):
+                    for layout in ("as it comes", "channels_last_3d"):
+                        nets[f"{name}/{depth}/{layout}"] = args.peers, {}
+            rows += take_turns(args, mode, nets)
+    keys = ("threads", "batch", "frames", "crop", "dtype", "rounds")
+    facts = describe(args.device) | {"setting": ", ".join(f"{k} {getattr(args, k)}" for k in keys)}
+    show(f"{facts['setting']} on {facts.get('gpu', facts['processor'])}", rows)
+    print(write(args.name, rows, facts))
+    figure(rows, RESULTS / f"{args.name}.png")
+
+
+def figure(rows: list[dict[str, Any]], file: Path) -> None:
+    """Bars of clips/s, a panel per mode."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    import seaborn as sns
+
+    frame = pd.DataFrame(rows)
+    frame["what"] = frame.network + "-" + frame.depth.astype(str) + "\n" + frame.layout
+    modes = list(frame["mode"].unique())
+    fig, axes = plt.subplots(1, len(modes), figsize=(7 * len(modes), 0.5 * len(frame) / len(modes) + 1.2), squeeze=False)
+    for ax, mode in zip(axes[0], modes, strict=True):
+        sns.barplot(frame[frame["mode"] == mode], x="clips_per_s", y="what", color="C0", ax=ax)
+        ax.set(title=mode, xlabel="clips per second", ylabel="")
+    fig.tight_layout()
+    fig.savefig(file, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
