@@ -23,5 +23,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster() -> Iterator[Cluster]:
     if lacking := missing_programs():
         pytest.skip(f"no SLURM here: {', '.join(lacking)} missing (python slurm/local_cluster.py install, as root)")
-    with local_cluster(nodes=2) as running:
+    with local_cluster(nodes=3) as running:
         yield running

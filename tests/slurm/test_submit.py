@@ -137,7 +137,7 @@ def test_a_table_survives_a_preemption_and_a_dead_node(
     before = [until_training(run, tmp_path, {}) for run in RUNS]
     preempted, lost = (submission.job_id(run.name) for run in RUNS)
     nodes = [job_field(here, job, "NodeList") for job in (preempted, lost)]
-    assert sorted(nodes) == list(here.nodes)  # 2 GB each: one a node
+    assert len(set(nodes)) == 2  # 2 GB each: one a node
     here.kill_node(nodes[1])
     with held_until_signalled(before[0]["pid"]):
         urgent = sbatch(here, "true", "-p", "urgent", "-w", nodes[0], "-c4", "-o", "/dev/null")
