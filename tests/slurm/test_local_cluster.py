@@ -12,9 +12,10 @@ from pathlib import Path
 
 import local_cluster as module
 import pytest
-from jobs import REPOSITORY, job_field, sbatch, until, wait_state
 from local_cluster import Cluster, ClusterError
 from local_processes import MARK, processes
+
+from .jobs import REPOSITORY, job_field, sbatch, until, wait_state
 
 SCRIPT = str(REPOSITORY / "slurm" / "local_cluster.py")
 FIRST, SECOND, THIRD = "127.0.0.1", "127.0.0.2", "127.0.0.3"

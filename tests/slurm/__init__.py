@@ -1,0 +1,1 @@
+"""Tests that need a real SLURM on this machine."""
