@@ -16,6 +16,7 @@ from typing import assert_never
 from torch import Tensor, nn
 
 from csn.depthwise import DepthwiseConv3d
+from csn.pointwise import PointwiseConv3d
 from csn.spec import Variant
 
 Stride = tuple[int, int, int]
@@ -34,6 +35,8 @@ class ConvBN(nn.Module):
         self.conv: nn.Module
         if groups == c_in == c_out and kernel == (3, 3, 3):
             self.conv = DepthwiseConv3d(c_in, stride)
+        elif groups == 1 and kernel == stride == (1, 1, 1):
+            self.conv = PointwiseConv3d(c_in, c_out)
         else:
             padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
             self.conv = nn.Conv3d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)

@@ -3,6 +3,7 @@
     (no flag)   run here what is missing, then show
     --plan      runs, cost, state and estimated time; imports no torch
     --show      collect, write the CSV and the figure, print the table and the verdicts
+    --submit --status --cancel [--profile NAME --dirty --json]      the same runs on SLURM
     --only LABEL.. --seeds 0 1 2 --scale small --data DIR --device cpu|cuda --home DIR --jobs N
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from csn import cluster
 from csn.execute import REPOSITORY, folder_of
 from csn.recipes import SCALES, SEEDS, recipe_of
 from csn.spec import MovingDigits, Recipe, Run, UserError
@@ -31,10 +33,9 @@ class Parser(argparse.ArgumentParser):
 def parser_of(table: Table) -> Parser:
     parser = Parser(description=f"{table.title}. With no flag: run here what is missing, then show.")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--plan", action="store_true", help="list the runs, their cost, state and estimated time; run nothing")
+    parser.add_argument("--plan", action="store_true", help="list the runs, their cost, state and time; with --submit: what would be submitted")
     action.add_argument("--show", action="store_true", help="collect what is there, write CSV and figure, print table and verdicts")
-    action.add_argument("--submit", action="store_true", help="submit the missing runs to SLURM")
-    action.add_argument("--status", action="store_true", help="a table of the submitted runs")
+    cluster.add_flags(parser, action)
     parser.add_argument("--only", nargs="+", metavar="LABEL", help="these rows only")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="these seeds (by default those of the scale)")
     parser.add_argument("--scale", default=table.scale, help=f"one of {', '.join(SCALES)} (default: {table.scale})")
@@ -54,10 +55,16 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
         rows = table.chosen(args.only)
         seeds = tuple(args.seeds) if args.seeds is not None else SEEDS[recipe.scale]
         home, data = args.home.resolve(), (args.data or args.home / "data").resolve()
-        if args.submit or args.status:
-            raise UserError("--submit and --status come with the cluster part of this package, which is not here yet; run without them.")
+        if args.plan and (args.show or args.status or args.cancel):
+            raise UserError("Argument --plan: goes alone or with --submit; --help lists the flags.")
         if not table.trains:
             return show_costs(table, rows, recipe, home, args.plan, console)
+        if args.submit or args.status or args.cancel:
+            work = runs_of(rows, recipe, seeds)
+            count_costs(run for _, run in work if args.submit)
+            published = {line["run"] for line in read_lines(csv_path(table, recipe, home))}
+            runs = [run for _, run in work if state_of(run, home, published) != "published"]
+            return cluster.act(args, runs, home, data, seconds_of(work, recipe, table, home))
         if args.plan:
             plan(table, rows, seeds, recipe, home, jobs_of(args), console)
             return 0

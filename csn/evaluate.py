@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
@@ -52,6 +53,7 @@ def evaluate(
     """Scores of net on this rank's videos of split. At most views_per_batch views are on the device at once (more only
     where one video's views are asked for together would change nothing but memory). tick(done, total) counts videos.
 
+    With size processes each takes every size-th video, and all return the scores of the whole split, in its order.
     Raises UserError when more than 5 % of the videos are damaged.
     """
     net.eval()
@@ -92,7 +94,25 @@ def evaluate(
             tick(k + 1, total)
         flush()
     videos = tuple(split.samples[i].video for i in range(rank, len(split.samples), size))
-    return Scores(probs, clip, labels, videos, tuple(damaged))
+    own = Scores(probs, clip, labels, videos, tuple(damaged))
+    return own if size == 1 else gathered(own, size)
+
+
+def gathered(own: Scores, size: int) -> Scores:
+    """The scores of all processes, rank r's videos at r, r + size, ...: the order of the split."""
+    parts: list[Scores | None] = [None] * size
+    dist.all_gather_object(parts, own)
+    scores = [part for part in parts if part is not None]
+    total = sum(len(part.videos) for part in scores)
+    rank_of, place_of = np.arange(total) % size, np.arange(total) // size
+    pairs = list(zip(rank_of, place_of, strict=True))
+    return Scores(
+        np.stack([scores[r].probs[k] for r, k in pairs]),
+        np.stack([scores[r].clip[k] for r, k in pairs]),
+        np.stack([scores[r].labels[k] for r, k in pairs]),
+        tuple(scores[r].videos[k] for r, k in pairs),
+        tuple(name for part in scores for name in part.damaged),
+    )
 
 
 def forward(net: nn.Module, views: torch.Tensor, recipe: Recipe, device: torch.device) -> NDArray[np.float32]:

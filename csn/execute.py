@@ -25,7 +25,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
@@ -57,7 +57,7 @@ def read_record(run: Run, home: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
-        raise UserError(f"The record {path} is damaged ({error}); delete it and run again: its weights are kept and retested.") from None
+        raise UserError(f"The record {path} is damaged ({error}); delete it and run the row again.") from None
 
 
 @contextmanager
@@ -144,16 +144,28 @@ def write_json(path: Path, content: dict[str, Any], durable: bool = True) -> Non
 def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads: int = 1, workers: int = 0, checkpoint_every: float = 60.0) -> dict[str, Any]:
     """The record of run: the one on disk, or a new one after training (resumed where it stopped) and testing.
 
+    Where torch.distributed is up, its processes share the run: all call this, the first one writes, all get the record.
     Raises Held when another process works on the run, csn.train.Stopped after SIGTERM, SIGINT or SIGUSR2 (state saved),
     UserError for what a person can mend. A divergence or a crash is recorded with its reason; a crash is tried again.
     """
     import torch
 
+    from csn import checkpoints
     from csn.train import Diverged, Place, Stopped
 
+    rank, size = world()
     folder = folder_of(run, home)
-    with held(folder):
-        record = read_record(run, home)
+    with ExitStack() as stack:
+        record, trouble = None, None
+        if rank == 0:
+            try:
+                stack.enter_context(held(folder))
+                record = read_record(run, home)
+            except UserError as error:
+                trouble = error
+        record, trouble = from_first((record, trouble), size)
+        if trouble is not None:
+            raise trouble
         if record is not None and not record.get("retry"):
             return record
         warn_about(torch)
@@ -165,13 +177,15 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
         began = time.monotonic()
 
         def report(**facts: Any) -> None:
-            write_json(folder / "progress.json", {"run": run.name, "pid": os.getpid(), "host": socket.gethostname(),
-                                                  "time": time.time(), "elapsed": time.monotonic() - began, **facts}, durable=False)  # fmt: skip
+            if rank == 0:
+                write_json(folder / "progress.json", {"run": run.name, "pid": os.getpid(), "host": socket.gethostname(),
+                                                      "time": time.time(), "elapsed": time.monotonic() - began, **facts}, durable=False)  # fmt: skip
 
-        base = {"run": run.name, "spec": run.to_dict(), "started": started, **code_version(), **environment(device, threads)}
-        place = Place(device, workers=workers, checkpoint_every=checkpoint_every, stop=lambda: bool(asked), report=report)
+        base = {"run": run.name, "spec": run.to_dict(), "started": started, "processes": size, **code_version(), **environment(device, threads)}
+        place = Place(device, rank, size, workers, checkpoint_every, stop=lambda: bool(asked), report=report)
         try:
-            write_json(folder / "run.json", run.to_dict())
+            if rank == 0:
+                write_json(folder / "run.json", run.to_dict())
             record = {**base, **work(run, folder, data, place)}
         except (Stopped, UserError):
             raise
@@ -183,9 +197,30 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        write_json(folder / "record.json", record)
-        (folder / "progress.json").unlink(missing_ok=True)
+        if rank == 0:
+            write_json(folder / "record.json", record)
+            if "error" not in record:
+                checkpoints.discard(folder)  # only now: a kill before this line loses nothing
+            (folder / "progress.json").unlink(missing_ok=True)
         return record
+
+
+def world() -> tuple[int, int]:
+    """Rank of this process and number of those that share the run: (0, 1) where torch.distributed is not up."""
+    import torch.distributed as dist
+
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+def from_first(value: Any, size: int) -> Any:
+    """The first process's value, on all of them."""
+    if size == 1:
+        return value
+    import torch.distributed as dist
+
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
 
 
 def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
@@ -195,8 +230,9 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
 
     from csn import checkpoints
     from csn.cost import count
+    from csn.data import Split
     from csn.data.loader import load, reader_of
-    from csn.evaluate import evaluate
+    from csn.evaluate import Scores, evaluate
     from csn.train import train
 
     recipe = run.recipe
@@ -206,20 +242,22 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
     trained = train(run, train_split, reader, folder, place)
     began, last = time.monotonic(), [0.0]
 
-    def tick(done: int, total: int, phase: str) -> None:
-        if time.monotonic() - last[0] > 1:
-            last[0] = time.monotonic()
-            place.report(phase=phase, step=done, steps=total)
+    def score(split: Split, phase: str) -> Scores:
+        def tick(done: int, total: int) -> None:
+            if time.monotonic() - last[0] > 1:
+                last[0] = time.monotonic()
+                place.report(phase=phase, step=done, steps=total)
 
-    test = evaluate(trained.net, test_split, recipe, reader, place.device, place.workers, tick=lambda d, t: tick(d, t, "test"))
-    fit = evaluate(trained.net, train_split, recipe, reader, place.device, place.workers, tick=lambda d, t: tick(d, t, "train videos"))
+        return evaluate(trained.net, split, recipe, reader, place.device, place.workers, tick=tick, rank=place.rank, size=place.size)
+
+    test, fit = score(test_split, "test"), score(train_split, "train videos")
     cost = count(trained.net, (3, recipe.frames, recipe.crop, recipe.crop))
-    scores = io.BytesIO()
-    np.savez_compressed(scores, probs=test.probs.astype(np.float16), labels=test.labels, clip=test.clip, videos=np.array(test.videos))
-    checkpoints.write_atomic(folder / "scores.npz", scores.getvalue())
-    tensors = {name: t.contiguous() for name, t in trained.net.state_dict().items()}
-    checkpoints.write_atomic(folder / "weights.safetensors", safetensors.torch.save(tensors, {"run": json.dumps(run.to_dict())}))
-    checkpoints.discard(folder)
+    if place.rank == 0:
+        scores = io.BytesIO()
+        np.savez_compressed(scores, probs=test.probs.astype(np.float16), labels=test.labels, clip=test.clip, videos=np.array(test.videos))
+        checkpoints.write_atomic(folder / "scores.npz", scores.getvalue())
+        tensors = {name: t.contiguous() for name, t in trained.net.state_dict().items()}
+        checkpoints.write_atomic(folder / "weights.safetensors", safetensors.torch.save(tensors, {"run": json.dumps(run.to_dict())}))
     return {
         "params": cost.params, "flops": cost.flops, "interactions": cost.interactions, "uncounted": list(cost.uncounted),
         "train_top1": fit.video_top(1), "clip_top1": test.clip_top1, "video_top1": test.video_top(1), "video_top5": test.video_top(5),

@@ -28,6 +28,7 @@ from csn.profiles import Profile
 from csn.slurm import Submission
 from csn.snapshot import Version, snapshot, version
 from csn.spec import Run, UserError
+from csn.status import finished
 
 MOST_TIMEOUTS = 30  # sittings a run may take before submitit gives it up
 LOCK_SECONDS = 180  # how long a dead node's lock may outlive it on a shared file system
@@ -229,7 +230,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 def cancel(runs: Sequence[Run], home: Path) -> list[str]:
     """scancel those of the runs that are queued or running, in one call; their names. UserError without SLURM."""
-    names = [run.name for run in runs]
+    names = [run.name for run in runs if not finished(run, home)]  # a job that is only cleaning up is left alone
     queue = slurm.squeue(slurm.submissions(home, names))
     if queue is None:
         raise UserError("squeue and scancel are missing here; cancel on the cluster's login node.")

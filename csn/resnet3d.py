@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from csn.blocks import ConvBN, Residual, Stride
 from csn.depthwise import DepthwiseConv3d
+from csn.pointwise import PointwiseConv3d
 from csn.spec import STAGES, UserError, Variant, require
 
 
@@ -100,7 +101,7 @@ class ResNet3D(nn.Module):
 def initialize(net: nn.Module) -> None:
     """Convolutions: MSRA normal with fan-out; classifier: Xavier uniform, zero bias; BN: gamma 1, beta 0."""
     for module in net.modules():
-        if isinstance(module, (nn.Conv3d, DepthwiseConv3d)):
+        if isinstance(module, (nn.Conv3d, DepthwiseConv3d, PointwiseConv3d)):
             # fan-out is C_out k^3 for grouped filters too: the released code's fill does not divide by the groups
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.Linear):

@@ -137,8 +137,10 @@ def read_lines(path: Path) -> list[dict[str, str]]:
             if reader.fieldnames is None or set(COLUMNS) - {"error"} - set(reader.fieldnames):
                 raise UserError(f"{path} is not a results file (its header lacks columns); move it away and run again.")
             return [{name: line.get(name) or "" for name in COLUMNS} for line in reader]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path} ({error}); mend or move it and run again.") from None
 
 
 def line_of(table: Table, row: Row, run: Run, record: Mapping[str, object]) -> dict[str, str]:

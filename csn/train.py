@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from csn import checkpoints
 from csn.data import Split
 from csn.data.loader import MOST_DAMAGED, Reader, normalise, too_many, train_batches
+from csn.memory import keep_memory
 from csn.resnet3d import build
 from csn.spec import Recipe, Run, UserError, require
 
@@ -117,6 +118,8 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place) ->
     recipe, device = run.recipe, place.device
     blocks = recipe.batch // recipe.micro_batch
     require(blocks % place.size == 0, "processes", place.size, f"must divide the {blocks} micro-batches of a step")
+    if device.type == "cpu":
+        keep_memory()
     torch.manual_seed(run.seed)
     net = build(run.variant, len(split.classes), recipe.frames).to(device).to(memory_format=torch.channels_last_3d)
     sgd = optimizer(net, recipe)
@@ -171,7 +174,8 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place) ->
         if epoch_ends or now - reported > 1:
             loss_sum, hits = reduced(sums, place).tolist() if epoch_ends else (sums * place.size).tolist()
             seen = recipe.batch * ((step - 1) % recipe.steps_per_epoch + 1)
-            if not isfinite(loss_sum):
+            # several processes look at the sum they share only, so that all leave together
+            if not isfinite(loss_sum) and (epoch_ends or place.size == 1):
                 epoch = (step - 1) // recipe.steps_per_epoch + 1
                 raise Diverged(f"the loss is {loss_sum} in epoch {epoch} of {recipe.epochs}, by step {step} of {steps}")
             facts = {"loss": loss_sum / seen, "clip_top1": 100 * hits / seen}

@@ -19,7 +19,7 @@ from csn.cli import main
 from csn.spec import Variant
 from csn.table import Claim, Quoted, Row, Table
 
-GROUPS = (2, 4, 8)
+GROUPS = (2, 8)
 
 
 def rows(simple_depth: int, depth: int, suffix: tuple[str, str], paper: dict[str, float]) -> tuple[Row, ...]:

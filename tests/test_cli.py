@@ -60,7 +60,7 @@ def test_a_second_call_runs_nothing_and_shows_the_same(home: Path) -> None:
 def test_plan_and_show(home: Path) -> None:
     plan = run(SCRIPT, "--plan", "--scale", "smoke", "--seeds", "0", "1", "--home", home)
     assert plan.returncode == 0
-    assert "done 0, missing 1" in plan.stdout and "48 runs: 2 done, 46 missing" in plan.stdout
+    assert "done 0, missing 1" in plan.stdout and "40 runs: 2 done, 38 missing" in plan.stdout
     assert "Estimated time for what is missing" in plan.stdout and "unknown" not in plan.stdout
     show = run(SCRIPT, "--show", "--scale", "smoke", "--home", home)
     assert show.returncode == 0 and "simple-D" in show.stdout and not (home / "runs" / "x").exists()
@@ -98,7 +98,9 @@ def test_deleting_a_line_makes_a_cell_empty(home: Path, tmp_path: Path) -> None:
         (("--jobs", "0", "--scale", "smoke"), ("`--jobs` (=0)", "at least 1")),
         (("--seeds", "one"), ("argument --seeds", "'one'", "--help")),
         (("--fast",), ("--fast", "--help")),
-        (("--plan", "--show"), ("not allowed with",)),
+        (("--plan", "--show"), ("--plan", "alone or with --submit")),
+        (("--show", "--status"), ("not allowed with",)),
+        (("--submit", "--profile", "none"), ("none", "gpu, local, paper")),
     ],
 )
 def test_wrong_flags(flags: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:
@@ -173,6 +175,14 @@ def test_table1_needs_no_training(tmp_path: Path) -> None:
     assert small.returncode == 0 and "width 16" in small.stdout
 
 
-def test_submit_and_status_answer_in_one_sentence(tmp_path: Path) -> None:
-    for flag in ("--submit", "--status"):
-        refused(run(SCRIPT, flag, "--home", tmp_path))
+def test_submit_plan_prints_the_header_without_submitting(tmp_path: Path) -> None:
+    done = run(SCRIPT, "--submit", "--plan", "--scale", "smoke", "--home", tmp_path, "--profile", "gpu")
+    assert done.returncode == 0, done.stderr
+    assert "#SBATCH --array=0-19%8" in done.stdout and "20 runs" in done.stdout and "GPU-hours" in done.stdout
+    assert not (tmp_path / "submissions").exists()
+
+
+def test_status_works_from_files_alone(home: Path) -> None:
+    done = run(SCRIPT, "--status", "--json", *SMOKE_FLAGS, "--only", "simple", "ip", "--home", home)
+    assert done.returncode == 0, done.stderr
+    assert [(row["run"].split("-")[1], row["state"]) for row in json.loads(done.stdout)] == [("simple", "done"), ("ip", "missing")]

@@ -152,5 +152,5 @@ def test_the_committed_costs_are_those_of_the_real_networks(tmp_path: Path, monk
     runs = [run for recipe in (SMALL, SMOKE) for _, run in runs_of(table3_groups.TABLE.rows, recipe, (0,))]
     count_costs(runs)
     counted = planned_costs()
-    assert len(counted) == 48
+    assert len(counted) == 40
     assert {key: committed[key] for key in counted} == counted, f"count again: delete {COSTS} and run every table with --show"

@@ -1,0 +1,92 @@
+"""One run over several processes: the same samples, the same mathematics, the same predictions up to rounding.
+
+The bound: after four steps of SGD in float32 the weights of 1, 2 and 4 processes agree to 1e-4 of the largest weight of each
+tensor, probabilities to 1e-3. Only the order of sums differs: gradients are added up per process first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+
+from csn.execute import REPOSITORY, folder_of, read_record
+from csn.recipes import SMOKE
+from csn.spec import Run, Variant
+
+RUN = Run(variant=Variant(block="ip", depth=26, width=8), recipe=replace(SMOKE, lr=0.005), seed=0)
+WORKER = """
+import json, sys
+from pathlib import Path
+import torch.distributed as dist
+from csn.execute import execute
+from csn.spec import Run
+from csn.train import Stopped
+dist.init_process_group("gloo")
+try:
+    record = execute(Run.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))
+    print(record.get("video_top1"), record.get("error"))
+finally:
+    dist.destroy_process_group()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def together(size: int, home: Path, data: Path, run: Run = RUN) -> list[tuple[int, str, str]]:
+    """Run on `size` processes; exit code, stdout, stderr of each."""
+    base = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size), "GLOO_SOCKET_IFNAME": "lo",
+            "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}  # fmt: skip
+    command = [sys.executable, "-c", WORKER, json.dumps(run.to_dict()), str(home), str(data)]
+    workers = [subprocess.Popen(command, env={**base, "RANK": str(r)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for r in range(size)]
+    ended = [worker.communicate(timeout=240) for worker in workers]
+    return [(worker.returncode, out, err) for worker, (out, err) in zip(workers, ended, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    home = tmp_path_factory.mktemp("one")
+    assert together(1, home, data)[0][0] == 0
+    return home
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_several_processes_give_the_predictions_of_one(size: int, alone: Path, tmp_path: Path, data: Path) -> None:
+    ended = together(size, tmp_path, data)
+    assert all(code == 0 for code, _, _ in ended), ended
+    assert len({out for _, out, _ in ended}) == 1  # all processes hold the same record
+    one, many = (read_record(RUN, home) for home in (alone, tmp_path))
+    assert one is not None and many is not None and many["processes"] == size
+    for a, b in zip(one["history"], many["history"], strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+    weights = [safetensors.torch.load_file(folder_of(RUN, home) / "weights.safetensors") for home in (alone, tmp_path)]
+    for name, t in weights[0].items():
+        assert (t - weights[1][name]).abs().max() <= 1e-4 * max(t.abs().max(), 1), name
+    scores = [np.load(folder_of(RUN, home) / "scores.npz") for home in (alone, tmp_path)]
+    assert (scores[0]["videos"] == scores[1]["videos"]).all() and len(set(scores[1]["videos"])) == many["n_videos"] == 80
+    np.testing.assert_allclose(scores[0]["probs"].astype(float), scores[1]["probs"].astype(float), atol=1e-3)
+
+
+def test_running_statistics_are_those_of_all_micro_batches(alone: Path, tmp_path: Path, data: Path) -> None:
+    """Without merging, a process would know its own micro-batches only: this fails if a rank's statistics were saved as they are."""
+    together(2, tmp_path, data)
+    weights = [safetensors.torch.load_file(folder_of(RUN, home) / "weights.safetensors") for home in (alone, tmp_path)]
+    name = "stem.conv1.bn.running_mean"
+    assert (weights[0][name] - weights[1][name]).abs().max() < 1e-5 < weights[0][name].abs().max()
+
+
+def test_processes_that_do_not_divide_the_step_are_refused(tmp_path: Path, data: Path) -> None:
+    ended = together(3, tmp_path, data)
+    assert all(code == 1 and "`processes` (=3) must divide the 4 micro-batches of a step" in err for code, _, err in ended)
