@@ -259,8 +259,12 @@ def test_two_hundred_runs_need_one_sbatch_and_few_questions(
     profile = replace(PROFILE, memory=1, parallel=6, setup=(*PROFILE.setup, TESTS))
     launch.submit(runs, tmp_path, tmp_path, profile, True, make_job=lambda run, *_: Nothing(run.name, tmp_path))
     records = [folder_of(run, tmp_path) / "record.json" for run in runs]
+
+    def at_least(count: int) -> bool:
+        return sum(path.exists() for path in records) >= count
+
     for count in range(10, 201, 10):  # patience for every ten of them: a busy machine is slow, not broken
-        until(f"{count} records", lambda count=count: sum(path.exists() for path in records) >= count)
+        until(f"{count} records", partial(at_least, count))
     assert [row.state for row in status.Watch(runs, tmp_path).rows()] == ["done"] * 200
     jobs = [(read_record(run, tmp_path) or {})["job"] for run in runs]
     assert len(set(jobs)) == 200  # each by a job of its own
