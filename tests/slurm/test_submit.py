@@ -199,6 +199,44 @@ def test_one_run_survives_requeue_time_limit_crash_and_cancel(
     assert launch.submit([run], home, data, PROFILE, allow_dirty=True) == (None, {run.name: "done"})
 
 
+def test_two_tasks_share_a_run_and_one_finishes_it_after_the_other_was_killed(
+    here: Cluster, data: Path, local: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    run, pair = RUNS[0], replace(PROFILE, nodes=2)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    submit([run], whole, data, pair)
+    until("their record", lambda: read_record(run, whole))
+
+    submission = submit([run], broken, data, pair)
+    until_training(run, broken, {})
+    until("a checkpoint", lambda: any(folder_of(run, broken).glob("*.ckpt")))
+    job = submission.job_id(run.name)
+    ranks = dict(_ranks(job))
+    assert set(ranks) == {"0", "1"}
+    os.kill(ranks["1"], signal.SIGKILL)
+    wait_state(here, job, "FAILED")  # not RUNNING for ever
+    until("the failure to be told", lambda: state(run, broken).state == "failed")
+    submit([run], broken, data)  # with one task
+    until("its record", lambda: "error" not in (read_record(run, broken) or {"error": ""}))
+
+    for home in (whole, broken):
+        record = read_record(run, home) or {}
+        assert "error" not in record, record
+        losses = [[epoch["loss"] for epoch in history["history"]] for history in (record, local[0])]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # float rounding, grown over 16 steps
+        assert record["video_top1"] == pytest.approx(local[0]["video_top1"], abs=2.5)  # two videos of 80
+
+
+def _ranks(job: str) -> Iterator[tuple[str, int]]:
+    """(rank, process id) of the tasks of a job: what runs in it and is neither srun nor a shell."""
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            command = (process / "cmdline").read_text().split("\0")
+            env = dict(entry.split("=", 1) for entry in (process / "environ").read_text().split("\0") if "=" in entry)
+            if env["SLURM_JOB_ID"] == job and "submitit.core._submit" in command and "srun" not in command[0]:
+                yield env["SLURM_PROCID"], int(process.name)
+
+
 def test_the_record_names_the_commit_and_the_dirty_code_that_ran(here: Cluster, data: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     shutil.copytree(REPOSITORY / "csn", repository / "csn", ignore=shutil.ignore_patterns("__pycache__"))
