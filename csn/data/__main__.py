@@ -63,6 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         console.print(str(error), highlight=False, markup=False)
         return 2
+    except KeyboardInterrupt:
+        console.print("Stopped; the same command goes on from here.")
+        return 130
     return 0
 
 

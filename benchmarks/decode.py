@@ -1,0 +1,217 @@
+"""How fast and how right are the readers of video: the door, plain decord, PyAV from frame 0, torchcodec.
+
+    python benchmarks/decode.py FILE_OR_FOLDER.. [--clips 20]      speed and exactness, results/benchmarks/decode.csv
+    python benchmarks/decode.py FOLDER --soak 600 --processes 8    random reads for ten minutes, memory and exactness
+
+A clip is --frames frames, every --stride-th, from a random start; all readers get the same clips, in turn, so that other
+work on the machine meets them alike. Speed is clips per second of CPU time, of all threads: clips per second and core.
+exact: share of clips equal bit for bit to a full decode by FFmpeg (PyAV). close: at most 2 of 255 levels from it on
+average in every frame: right frames, other colour arithmetic. The door reads with the plan of a scan, as in training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import pickle
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from zlib import crc32
+
+import decord
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from csn.data.media import listing
+from csn.data.video import VideoError, VideoPlan, decode, probe, read_frames
+
+try:
+    from torchcodec.decoders import VideoDecoder
+except (ImportError, RuntimeError, OSError):  # it needs shared libraries of FFmpeg besides its wheel
+    VideoDecoder = None
+
+OUT = Path(__file__).parents[1] / "results/benchmarks"
+Frames = np.ndarray  # (n, H, W, 3)
+
+
+def by_decord(path: Path, indices: list[int], plan: VideoPlan) -> Frames:
+    frames: Frames = decord.VideoReader(str(path), num_threads=1).get_batch(indices).asnumpy()
+    return frames
+
+
+def reference(path: Path, wanted: Iterable[int], end: int | None = None) -> dict[int, Frames]:
+    """The wanted frames of a full decode, or of one up to frame `end`, upright."""
+    keep = set(wanted)
+    frames = islice(decode(path), end)
+    return {i: np.rot90(f.to_ndarray(format="rgb24"), f.rotation // 90) for i, f in enumerate(frames) if i in keep}
+
+
+def by_pyav(path: Path, indices: list[int], plan: VideoPlan) -> Frames:
+    found = reference(path, indices, max(indices) + 1)
+    return np.stack([found[i] for i in indices])
+
+
+def by_torchcodec(path: Path, indices: list[int], plan: VideoPlan) -> Frames:
+    decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1)
+    frames: Frames = decoder.get_frames_at(indices).data.numpy()
+    return frames
+
+
+READERS: dict[str, Callable[[Path, list[int], VideoPlan], Frames]] = {"door": read_frames, "decord": by_decord, "pyav": by_pyav}
+if VideoDecoder is not None:
+    READERS["torchcodec"] = by_torchcodec
+
+
+def measure(path: Path, plan: VideoPlan, clips: int, frames: int, stride: int) -> list[dict[str, object]]:
+    """One row a reader."""
+    draw = random.Random(0)
+    room = max(plan.frames - (frames - 1) * stride, 1)
+    starts = [draw.randrange(room) for _ in range(clips)]
+    jobs = [[(start + k * stride) % plan.frames for k in range(frames)] for start in starts]
+    truth = reference(path, (i for job in jobs for i in job))
+    rows = []
+    state = {name: {"cpu": 0.0, "wall": 0.0, "exact": 0, "close": 0, "error": ""} for name in READERS}
+    for turn, job in enumerate(jobs):
+        expected = np.stack([truth[i] for i in job])
+        for name in sorted(READERS, key=lambda n: (turn + list(READERS).index(n)) % len(READERS)):  # none always goes first
+            mine = state[name]
+            cpu, wall = time.process_time(), time.perf_counter()
+            try:
+                got = READERS[name](path, job, plan)
+            except Exception as error:  # whatever a reader raises is its result here
+                mine["error"] = type(error).__name__
+                continue
+            mine["cpu"] += time.process_time() - cpu  # type: ignore[operator]
+            mine["wall"] += time.perf_counter() - wall  # type: ignore[operator]
+            if got.shape == expected.shape:
+                mine["exact"] += bool(np.array_equal(got, expected))  # type: ignore[operator]
+                levels = np.abs(got.astype(np.int16) - expected).mean((1, 2, 3))
+                mine["close"] += bool((levels <= 2).all())  # type: ignore[operator]
+    for name, mine in state.items():
+        done = not mine["error"]
+        rows.append(
+            {
+                "file": path.name, "reader": name, "plan": plan.reader, "frames": frames, "stride": stride, "clips": clips,
+                "clips_per_core_second": f"{clips / mine['cpu']:.2f}" if done else "",  # type: ignore[operator]
+                "clips_per_second": f"{clips / mine['wall']:.2f}" if done else "",  # type: ignore[operator]
+                "exact": f"{mine['exact'] / clips:.2f}", "close": f"{mine['close'] / clips:.2f}", "error": mine["error"],  # type: ignore[operator]
+            }
+        )  # fmt: skip
+    return rows
+
+
+def compare(paths: list[Path], clips: int, frames: int, stride: int, out: Path) -> None:
+    """Measure all files, write the CSV, print it and the door's ratio to decord on the files decord may read."""
+    console, rows = Console(), []
+    table = Table("file", "plan", *(f"{name}\nclips/s core, exact, close" for name in READERS))
+    for path in paths:
+        try:
+            plan = probe(path)
+        except VideoError as error:
+            console.print(f"refused: {error}", highlight=False, markup=False)
+            continue
+        found = measure(path, plan, clips, frames, stride)
+        rows += found
+        cells = [str(r["error"]) or f"{r['clips_per_core_second']}, {r['exact']}, {r['close']}" for r in found]
+        table.add_row(path.name, plan.reader, *cells)
+    console.print(table)
+    pairs = [(rows[i], rows[i + 1]) for i in range(0, len(rows), len(READERS)) if rows[i]["plan"] == "decord"]
+    ratios = [float(str(door["clips_per_core_second"])) / float(str(plain["clips_per_core_second"])) for door, plain in pairs]
+    if ratios:
+        console.print(f"door / decord on {len(ratios)} seek-safe files: median {np.median(ratios):.3f}, lowest {min(ratios):.3f}")
+    right = sum(row["exact"] == "1.00" for row in rows if row["reader"] == "door")
+    console.print(f"door exact on {right} of {len(rows) // len(READERS)} files")
+    write(out, rows)
+    about = {"cpu": processor(), "python": platform.python_version()}
+    about |= {name: version(name) for name in ("decord", "av", "torchcodec") if name != "torchcodec" or VideoDecoder}
+    write(out.with_name(f"{out.stem}_machine.csv"), [about])
+
+
+def write(out: Path, rows: list[dict[str, object]] | list[dict[str, str]]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def processor() -> str:
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), platform.processor())
+
+
+def truth(paths: list[Path]) -> dict[Path, tuple[VideoPlan, list[int]]]:
+    """Plan and checksums of all frames of every file that can be read."""
+    found = {}
+    for path in paths:
+        try:
+            frames = (np.rot90(f.to_ndarray(format="rgb24"), f.rotation // 90) for f in decode(path))
+            found[path] = probe(path), [crc32(np.ascontiguousarray(frame).data) for frame in frames]
+        except VideoError:
+            continue
+    return found
+
+
+def soak(known: dict[Path, tuple[VideoPlan, list[int]]], seconds: float, seed: int) -> None:
+    """Random reads until the time is over; prints reads, wrong reads, memory after a tenth of the time and at the end."""
+    draw, paths = random.Random(seed), list(known)
+    begin, reads, wrong, early = time.monotonic(), 0, 0, 0.0
+    while (now := time.monotonic() - begin) < seconds:
+        plan, sums = known[path := draw.choice(paths)]
+        indices = [draw.randrange(plan.frames) for _ in range(draw.choice((1, 4, 8)))]
+        got = read_frames(path, indices, plan)
+        wrong += any(crc32(frame.data) != sums[i] for i, frame in zip(indices, got, strict=True))
+        reads += 1
+        if not early and now > seconds / 10:
+            early = memory()
+    print(seed, reads, wrong, f"{early:.1f}", f"{memory():.1f}", sep=",", flush=True)
+
+
+def memory() -> float:
+    """Resident memory of this process, MB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", type=Path)
+    parser.add_argument("--clips", type=int, default=20)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--stride", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=OUT / "decode.csv")
+    parser.add_argument("--soak", type=float, help="seconds of random reads by every process, instead of the comparison")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--largest", type=float, default=30.0, help="MB of a file beyond which it is left out")
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    paths = [p for top in args.paths for p in ([top / name for name in listing(top)] if top.is_dir() else [top])]
+    paths = [path for path in paths if path.is_file() and path.stat().st_size < args.largest * 1e6]
+    if args.soak and args.seed is not None:
+        soak(pickle.loads(args.paths[0].read_bytes()), args.soak, args.seed)
+    elif args.soak:
+        with tempfile.NamedTemporaryFile(suffix=".pickle") as shared:
+            shared.write(pickle.dumps(truth(paths)))
+            shared.flush()
+            command = [sys.executable, sys.argv[0], shared.name, "--soak", str(args.soak), "--seed"]
+            jobs = [subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True) for k in range(args.processes)]
+            lines = [job.communicate()[0].strip() for job in jobs]
+        names = ("process", "reads", "wrong", "MB_after_a_tenth", "MB_at_the_end")
+        rows = [dict(zip(names, line.split(","), strict=True)) for line in lines]
+        write(args.out.with_name(f"{args.out.stem}_soak.csv"), rows)
+        print(*lines, sep="\n")
+    else:
+        compare(paths, args.clips, args.frames, args.stride, args.out)
+
+
+if __name__ == "__main__":
+    main()
