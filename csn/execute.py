@@ -264,6 +264,7 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
         "n_videos": len(test.videos), "n_train_videos": len(fit.videos), "history": trained.history,
         "data": {"train": train_split.fingerprint, "test": test_split.fingerprint},
         "damaged_videos": {"train": sorted({*trained.damaged, *fit.damaged}), "test": list(test.damaged)},
+        "missing_videos": {"train": len(train_split.missing), "test": len(test_split.missing)},
         "damaged_checkpoints": trained.broken, "seconds": trained.seconds + time.monotonic() - began, "train_seconds": trained.seconds,
     }  # fmt: skip
 

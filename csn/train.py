@@ -106,6 +106,8 @@ class RunningStatistics:
                 assert isinstance(t, Tensor)
                 t.copy_(merged[at : at + len(t)])
                 at += len(t)
+            assert isinstance(norm.num_batches_tracked, Tensor)
+            norm.num_batches_tracked += self.blocks * (size - 1)
         self.before = merged
 
 

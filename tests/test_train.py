@@ -261,3 +261,27 @@ def test_a_signal_saves_and_says_so(data: Path, tmp_path: Path) -> None:
     assert process.wait(60) == STOPPED
     state, damaged = checkpoints.load(folder_of(run, tmp_path))
     assert state is not None and 0 < state["step"] < 400 and not damaged
+
+
+def test_a_folder_of_real_files_trains_to_a_record_and_names_its_damage(tmp_path: Path) -> None:
+    """root/<split>/<class>/<file>, scanned once; one damaged file in each split: replaced in training, a miss in the test."""
+    from csn.data import moving_digits
+    from csn.data.media import listing
+    from csn.data.scan import index_file, scan
+    from csn.spec import VideoSet
+
+    recipe = replace(SMOKE, data=VideoSet(kind="folder", classes=2), clips_per_epoch=32, resize=(36, 44), mirror=True, test_crops=3)
+    run = replace(RUN, recipe=recipe)
+    root = tmp_path / "folder"
+    for split in ("train", "test"):
+        for i in range(40):
+            moving_digits.write_video(root / split / ("up", "down")[i % 2] / f"{i}.mp4", moving_digits.draw(SMOKE.data, split, i))
+        (root / split / "up" / "0.mp4").write_bytes(b"<html>not found</html>")
+    with pytest.raises(UserError, match=r"has no index of its videos; run `python -m csn.data scan --dataset folder"):
+        execute(run, tmp_path / "home", tmp_path)
+    scan(root, listing(root), index_file(root), workers=2, seconds=60)
+    record = execute(run, tmp_path / "home", tmp_path)
+    assert "error" not in record, record
+    assert record["n_videos"] == 40 and 0 <= record["video_top1"] <= 97.5
+    assert [len(names) for names in record["damaged_videos"].values()] == [1, 1]
+    assert record["missing_videos"] == {"train": 0, "test": 0}

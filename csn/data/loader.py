@@ -7,7 +7,7 @@ A damaged video is replaced in training by the next one of the split, and named;
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from csn.data import Sample, Split, moving_digits
-from csn.data.video import VideoError, probe, read_frames
+from csn.data import Sample, Split, moving_digits, sets
+from csn.data.scan import Index, read_index
+from csn.data.video import VideoError, VideoPlan, probe, read_frames
 from csn.data.views import augment, crops, jittered, uniform
 from csn.spec import MovingDigits, Recipe, UserError
 
@@ -26,33 +27,50 @@ Batch = tuple[Tensor, Tensor, list[str]]  # uint8 (B, T, H, W, 3), labels (B,), 
 
 
 def load(recipe: Recipe, root: Path, split: str) -> Split:
-    """The videos of "train" or "test" of the Recipe's data set below root. Raises UserError."""
+    """The videos of "train" or "test" of the Recipe's data set below root. Raises UserError.
+
+    MovingDigits is written where it is missing. A public set lies in root/<kind> and was scanned once (python -m csn.data scan).
+    """
     if isinstance(recipe.data, MovingDigits):
         return moving_digits.load(recipe.data, root, split)
-    raise UserError(f"`data` (={recipe.data.kind}) cannot be read yet; use a scale on MovingDigits (smoke, small).")
+    folder = root / recipe.data.kind
+    name = sets.SPLITS[recipe.data.kind][("train", "test").index(split)]
+    return sets.load(recipe.data, folder, name, list(scanned(folder, recipe.data.kind).entries))
+
+
+def scanned(folder: Path, kind: str) -> Index:
+    """The index of a scanned folder. Raises UserError with the command that makes it."""
+    index = read_index(folder)
+    if not index.entries:
+        raise UserError(f"{folder} has no index of its videos; run `python -m csn.data scan --dataset {kind} --root {folder}` once.")
+    return index
 
 
 class Reader:
-    """Frames of a sample through the one door. kept: whole videos already decoded, by video id (small sets)."""
+    """Frames of a sample through the one door.
 
-    def __init__(self, kept: Mapping[str, NDArray[np.uint8]] | None = None) -> None:
-        self.kept = kept or {}
+    kept: whole videos already decoded, by video id (small sets). plans: how each file is read, from the index of a scan;
+    without it every file is probed, once a process.
+    """
+
+    def __init__(self, kept: Mapping[str, NDArray[np.uint8]] | None = None, plans: Callable[[Path], VideoPlan] = probe) -> None:
+        self.kept, self.plans = kept or {}, plans
 
     def length(self, sample: Sample) -> int:
         """Frames of the video; raises VideoError."""
-        return len(self.kept[sample.video]) if sample.video in self.kept else probe(sample.path).frames
+        return len(self.kept[sample.video]) if sample.video in self.kept else self.plans(sample.path).frames
 
     def frames(self, sample: Sample, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """uint8 (n, H, W, 3); raises VideoError."""
         if sample.video in self.kept:
             return self.kept[sample.video][indices]
-        return read_frames(sample.path, indices)
+        return read_frames(sample.path, indices, self.plans(sample.path))
 
 
 def reader_of(recipe: Recipe, root: Path, splits: Sequence[Split]) -> Reader:
     """A Reader for these splits: MovingDigits is decoded once and mapped into memory, real video is read as it comes."""
     if not isinstance(recipe.data, MovingDigits):
-        return Reader()
+        return Reader(plans=scanned(root / recipe.data.kind, recipe.data.kind).plan)
     kept: dict[str, NDArray[np.uint8]] = {}
     for name, split in zip(moving_digits.SPLITS, splits, strict=True):
         array = moving_digits.decoded(recipe.data, root, name, os.cpu_count() or 1)
