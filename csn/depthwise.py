@@ -130,7 +130,7 @@ def _wide(t: Tensor) -> Tensor:
 
 
 # ---- the arithmetic on a CPU, in torch's own operators ------------------------------------------------------------
-# The choices are fixed: the best of seven ways (weight) and five (input), measured in benchmarks/depthwise.py on the
+# The choices are fixed: the best of seven ways (weight) and five (input), timed in turn on the
 # layers of ResNet3D-50 with 1 and 2 threads. Same inputs, same number of threads: same bits.
 
 
