@@ -6,6 +6,7 @@ Colours are seaborn's colour-blind-safe palette; markers repeat what colours say
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import isfinite
@@ -74,8 +75,9 @@ def groups_figure(lines: Sequence[Line], title: str) -> Figure:
     tradeoff(lines, axes[0], "gmacs")
     drawn = [line for line in lines if line["interactions_m"] and float(line["interactions_m"]) > 0]
     tradeoff(drawn, axes[1], "interactions_m")
-    seeds = sorted({line["seed"] for line in lines})
-    figure.suptitle(f"{title}: mean and 95 % interval, {len(seeds)} seed{'s' * (len(seeds) != 1)}", fontsize=11)
+    seeds = Counter(line["row"] for line in lines if line["video_top1"])
+    least, most = (min(seeds.values()), max(seeds.values())) if seeds else (0, 0)
+    figure.suptitle(f"{title}: mean and 95 % interval, seeds a row: {least if least == most else f'{least} to {most}'}", fontsize=11)
     return figure
 
 

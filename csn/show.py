@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
@@ -21,6 +22,11 @@ def cell(found: Interval, digits: int = 1) -> str:
     return f"{found.mean:.{digits}f}" + (f" ±{found.half:.{digits}f}" if isfinite(found.half) else "")
 
 
+def mean(found: Interval) -> str:
+    """"83.1", "" for none."""
+    return f"{found.mean:.1f}" if isfinite(found.mean) else ""
+
+
 def measured(lines: Sequence[Line], label: str, metric: str) -> Interval:
     """Mean and interval of a row's metric over its seeds."""
     values = [value(line, metric) for line in lines if line["row"] == label]
@@ -31,8 +37,9 @@ def render(table: Table, rows: Sequence[Row], lines: Sequence[Line], recipe: Rec
     """Print rows and verdicts from lines; write the figure. Raises UserError when it cannot be written."""
     side = f"{recipe.frames}x{recipe.crop}x{recipe.crop}"
     grid = Grid(title=f"{table.title}\nscale {recipe.scale}, width {recipe.width}", title_justify="left", caption_justify="left",
+                box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True,
                 caption=f"GMACs: one clip of {side}. train, clip@1, video@1: top-1, %, {recipe.test_clips} clips x "
-                        f"{recipe.test_crops} crop a video; mean ± half the 95 % interval over n seeds. paper: Kinetics-400 video@1, "
+                        f"{recipe.test_crops} crop a video; mean over n seeds, of video@1 with ± half its 95 % interval. paper: Kinetics-400 video@1, "
                         "† recalled, source not found.")  # fmt: skip
     for name in ("row", "GMACs", "M par", "M inter", "train", "clip@1", "video@1", "n", "paper"):
         grid.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
@@ -48,7 +55,7 @@ def render(table: Table, rows: Sequence[Row], lines: Sequence[Line], recipe: Rec
         costs = [f"{float(first[name]):.{digits}f}" if first[name] else "" for name, digits in (("gmacs", 4), ("params_m", 3), ("interactions_m", 2))]
         video = measured(whole, row.label, "video_top1")
         grid.add_row(
-            row.label, *costs, cell(measured(whole, row.label, "train_top1")), cell(measured(whole, row.label, "clip_top1")), cell(video), str(video.n), paper
+            row.label, *costs, *(mean(measured(whole, row.label, name)) for name in ("train_top1", "clip_top1")), cell(video), str(video.n), paper
         )
     console.print(grid)
     for row in rows:

@@ -12,6 +12,8 @@ import pytest
 from csn.execute import REPOSITORY
 from csn.recipes import SMOKE
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small operators of several processes on few cores wait for each other otherwise
+
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
