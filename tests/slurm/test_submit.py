@@ -32,11 +32,11 @@ from csn.spec import MovingDigits, Run, UserError, Variant
 from .jobs import REPOSITORY, job_field, sbatch, until, wait_state
 from .work import Hog, Meeting, Nothing
 
-LONG = replace(SMOKE, epochs=8)  # long enough to be interrupted at any of 16 steps
+LONG = replace(SMOKE, epochs=16)  # 32 steps: long enough to be interrupted on a fast machine
 VARIANT = Variant(block="bottleneck-D", width=8)
 RUNS = [Run(variant=VARIANT, recipe=LONG, seed=seed) for seed in (0, 1)]
 SHORT = Run(variant=VARIANT, recipe=SMOKE, seed=0)
-PROFILE = replace(read_profile("local"), checkpoint_every=1)
+PROFILE = replace(read_profile("local"), checkpoint_every=1, signal_delay=120)
 TESTS = f"export PYTHONPATH=$PYTHONPATH:{Path(__file__).parents[1]}"
 MEASURED = ("params", "flops", "train_top1", "clip_top1", "video_top1", "video_top5", "n_videos", "history", "data")
 
@@ -91,15 +91,31 @@ def progress(run: Run, home: Path) -> dict[str, Any]:
         return {}
 
 
+def trains(run: Run, home: Path, beyond: dict[str, Any]) -> bool:
+    """Whether another process than that of `beyond` has trained past its step."""
+    now = progress(run, home)
+    return now.get("pid") != beyond.get("pid") and now.get("step", 0) > beyond.get("step", 1)
+
+
 def until_training(run: Run, home: Path, beyond: dict[str, Any]) -> dict[str, Any]:
-    """Wait until another process than that of `beyond` has trained past its step; the progress then."""
-
-    def past() -> bool:
-        now = progress(run, home)
-        return now.get("pid") != beyond.get("pid") and now.get("step", 0) > beyond.get("step", 1)
-
-    until(f"a new process to train past step {beyond.get('step', 1)}", past)
+    """Wait for trains(); the progress then."""
+    until(f"a new process to train past step {beyond.get('step', 1)}", lambda: trains(run, home, beyond))
     return progress(run, home)
+
+
+def until_all_held(runs: list[Run], home: Path) -> dict[str, int]:
+    """Stop the process of each run (SIGSTOP) as soon as it trains, so that none can finish; process ids by run name."""
+    held: dict[str, int] = {}
+
+    def all_held() -> bool:
+        for run in runs:
+            if run.name not in held and trains(run, home, {}):
+                held[run.name] = progress(run, home)["pid"]
+                os.kill(held[run.name], signal.SIGSTOP)
+        return len(held) == len(runs)
+
+    until("the runs to train", all_held)
+    return held
 
 
 @contextlib.contextmanager
@@ -136,21 +152,20 @@ def test_a_table_survives_a_preemption_and_a_dead_node(
     submission = submit(RUNS, tmp_path, data)
     again, why = launch.submit(RUNS, tmp_path, data, PROFILE, allow_dirty=True)
     assert again is None and set(why.values()) <= {"queued", "running"} and len(why) == 2
-    before = [until_training(run, tmp_path, {}) for run in RUNS]
+    pids = until_all_held(RUNS, tmp_path)
     preempted, lost = (submission.job_id(run.name) for run in RUNS)
     nodes = [job_field(here, job, "NodeList") for job in (preempted, lost)]
     assert len(set(nodes)) == 2  # 2 GB each: one a node
     here.kill_node(nodes[1])
-    with held_until_signalled(before[0]["pid"]):
+    with held_until_signalled(pids[RUNS[0].name]):
         urgent = sbatch(here, "true", "-p", "urgent", "-w", nodes[0], "-c4", "-o", "/dev/null")
     wait_state(here, urgent, "COMPLETED")
     try:
         for run in RUNS:
             until("its record", partial(read_record, run, tmp_path))
-        for run, record, was in zip(RUNS, local, before, strict=True):
+        for run, record in zip(RUNS, local, strict=True):
             assert measured(read_record(run, tmp_path)) == measured(record)
             assert job_field(here, submission.job_id(run.name), "Restarts") == "1"
-            assert was["step"] < LONG.epochs * LONG.steps_per_epoch
         assert "the state is saved" in submission.log(RUNS[0].name).read_text()
         assert "this job is preempted" in submission.log(RUNS[0].name).read_text()
         assert [row.state for row in status.Watch(RUNS, tmp_path).rows()] == ["done", "done"]
@@ -174,7 +189,9 @@ def test_one_run_survives_requeue_time_limit_crash_and_cancel(
     assert job_field(here, job, "Restarts") == "1"
 
     with held_until_signalled(second["pid"]):
-        assert here.call("scontrol", "update", f"jobid={job}", "TimeLimit=1").returncode == 0
+        hours, minutes, _ = job_field(here, job, "RunTime").split(":")
+        limit = 60 * int(hours) + int(minutes) + 2  # one to two minutes from now: the signal is due
+        assert here.call("scontrol", "update", f"jobid={job}", f"TimeLimit={limit}").returncode == 0
     until("submitit to requeue", lambda: "Caught signal SIGUSR2" in submission.log(run.name).read_text())
     assert here.call("scontrol", "update", f"jobid={job}", "TimeLimit=30").returncode == 0
     third = until_training(run, home, second)
