@@ -96,7 +96,7 @@ def test_deleting_a_line_makes_a_cell_empty(home: Path, tmp_path: Path) -> None:
         (("--scale", "huge"), ("`scale` (=huge)", "smoke, small")),
         (("--device", "tpu", "--scale", "smoke"), ("`--device` (=tpu)", "cpu or cuda")),
         (("--jobs", "0", "--scale", "smoke"), ("`--jobs` (=0)", "at least 1")),
-        (("--seeds", "one"), ("argument --seeds", "'one'", "--help")),
+        (("--seeds", "one"), ("Argument --seeds", "'one'", "--help")),
         (("--fast",), ("--fast", "--help")),
         (("--plan", "--show"), ("--plan", "alone or with --submit")),
         (("--show", "--status"), ("not allowed with",)),
