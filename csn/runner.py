@@ -164,6 +164,6 @@ def stop(running: list[Running]) -> None:
         one.process.send_signal(signal.SIGTERM)
     for one in running:
         try:
-            one.process.wait(60)
+            one.process.wait(300)  # a large network takes a while to save
         except subprocess.TimeoutExpired:
             one.process.kill()

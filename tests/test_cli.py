@@ -140,7 +140,7 @@ def test_control_c_saves_and_says_how_to_resume(tmp_path: Path, data: Path) -> N
     while time.monotonic() < deadline and not list(tmp_path.glob("runs/*/progress.json")):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and its runs
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=280)
     assert process.returncode == 2, out + err
     assert "Interrupted: every run has saved its state; the same command goes on from there" in " ".join(err.split())
     assert "Traceback" not in err
@@ -157,7 +157,7 @@ def test_a_killed_run_is_named_and_resumes(tmp_path: Path, data: Path) -> None:
     while time.monotonic() < deadline and not progress.exists():
         time.sleep(0.02)
     os.kill(json.loads(progress.read_text())["pid"], signal.SIGKILL)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=280)
     assert process.returncode == 2 and "ip seed 0 was killed by SIGKILL" in err and "goes on from there" in " ".join(err.split())
     assert run(*command[1:]).returncode == 0
 
