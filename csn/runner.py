@@ -63,7 +63,8 @@ def run_all(
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
     left = TextColumn("{task.fields[left]}")
     # a terminated launcher takes its runs along, saved, as Ctrl-C does
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # (a shell starts what it puts in the background with Ctrl-C ignored; whoever sends it means it all the same)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT)}
     with Progress(*columns, left, console=console, transient=True, refresh_per_second=4) as display:
         whole = display.add_task(f"{len(work)} runs", total=total, facts=f"0/{len(work)}", left="")
         began = time.monotonic()
@@ -108,7 +109,8 @@ def run_all(
             stop(running)
             return troubles, True
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     return troubles, False
 
 
