@@ -4,35 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from csn.spec import UserError
+from csn.files import write_atomic
 
 LAST, BEFORE = "last.ckpt", "before.ckpt"
-
-
-def write_atomic(path: Path, content: bytes, durable: bool = True) -> None:
-    """Write content to path so that a reader sees the old file or the new one, never a part; durable: power cuts included.
-
-    Raises UserError when the disk refuses (full, read-only); what was there stays.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise UserError(f"Cannot write {path} ({error.strerror}); free space there and run the same command again to go on.") from None
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
