@@ -17,7 +17,8 @@ from pathlib import Path
 from rich.console import Console
 
 from csn import cluster
-from csn.execute import REPOSITORY, folder_of
+from csn.execute import folder_of
+from csn.provenance import REPOSITORY
 from csn.recipes import SCALES, SEEDS, recipe_of
 from csn.spec import MovingDigits, Recipe, Run, UserError
 from csn.table import Row, Table, collect, cost_key, count_costs, csv_path, planned_costs, read_lines, runs_of

@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from csn.spec import require
+from csn.files import write_json
+from csn.spec import UserError, require
 
 Way = Callable[[], Tensor]
 NDHWC = torch.channels_last_3d
@@ -136,7 +138,8 @@ def _choose(key: str, ways: dict[str, Way]) -> str:
     if known.get(key) not in ways:
         times = {name: seconds(way) for name, way in ways.items()}
         known[key] = min(times, key=times.__getitem__)
-        _write(file, {**_read(file), **known})
+        with suppress(UserError):  # a cache
+            write_json(file, {**_read(file), **known}, durable=False)
     return known[key]
 
 
@@ -171,14 +174,3 @@ def _read(file: Path) -> dict[str, str]:
         return dict(json.loads(file.read_text()))
     except (OSError, ValueError):  # absent or cut short: measure again
         return {}
-
-
-def _write(file: Path, known: dict[str, str]) -> None:
-    """Replace file at once, so that a process beside this one never reads half of it. A cache: failing is allowed."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(known, indent=1, sort_keys=True))
-        part.replace(file)
-    except OSError:
-        pass

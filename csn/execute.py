@@ -13,33 +13,25 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import io
 import json
 import os
-import platform
 import signal
 import socket
-import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from hashlib import sha256
-from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from csn.files import held, write_atomic, write_json
+from csn.provenance import REPOSITORY, code_version, environment, warn_about
 from csn.spec import Run, UserError
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 STOPPED = 75  # exit code of a run that was asked to stop and has saved its state
-
-
-class Held(UserError):
-    """Another process is working on this run."""
 
 
 def folder_of(run: Run, home: Path) -> Path:
@@ -58,87 +50,6 @@ def read_record(run: Run, home: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, OSError) as error:
         raise UserError(f"The record {path} is damaged ({error}); delete it and run the row again.") from None
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold folder's lock; the system frees it however the process ends. Raises Held when another process has it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
-    except OSError as error:
-        raise UserError(f"Cannot write the run folder {folder} ({error.strerror}); give another with --home.") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise Held(f"Run {folder.name} is being worked on by {file.read().strip() or 'another process'}; wait for it or stop it.") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
-
-
-def code_version() -> dict[str, Any]:
-    """commit of the code that runs, and the digest of what differs from it ("dirty"; None when nothing does)."""
-    if os.environ.get("CSN_COMMIT"):  # a snapshot without its git folder names its commit here
-        return {"commit": os.environ["CSN_COMMIT"], "dirty": os.environ.get("CSN_DIRTY") or None}
-
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True, check=False)
-        return done.stdout if done.returncode == 0 else ""
-
-    # results and notebooks are outputs: they change nothing that runs
-    parts = ("csn", "experiments", "requirements.txt")
-    new = git("ls-files", "--others", "--exclude-standard", "--", *parts).splitlines()
-    changes = git("diff", "HEAD", "--", *parts) + "".join((REPOSITORY / name).read_text(errors="replace") for name in new)
-    return {"commit": git("rev-parse", "--short=12", "HEAD").strip(), "dirty": sha256(changes.encode()).hexdigest()[:12] if changes else None}
-
-
-def environment(device: Any, threads: int) -> dict[str, Any]:
-    """Device, versions, threads, host: what a record says about where it was made."""
-    import torch
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-    names = ("torch", "torchvision", "numpy", "decord", "av", "submitit")
-    return {
-        "device": name, "device_type": device.type, "threads": threads, "host": socket.gethostname(),
-        "python": platform.python_version(), "versions": {n: installed(n) for n in names},
-    }  # fmt: skip
-
-
-def installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except ImportError:
-        return None
-
-
-def cpu_name() -> str:
-    """The processor's model as Linux names it, or what Python knows."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def warn_about(torch: Any) -> None:
-    """Name the versions whose 3D convolutions are known to be wrong or slow."""
-    if torch.__version__.startswith("2.9."):
-        print("warning: torch 2.9 has faults in Conv3d (bf16 memory and speed); use 2.10 or later.", file=sys.stderr)
-    cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None
-    if cudnn and 90800 <= cudnn < 91100:
-        print(f"warning: cuDNN {cudnn} (9.8 to 9.10) has faults in Conv3d; use 9.11 or later.", file=sys.stderr)
-
-
-def write_json(path: Path, content: dict[str, Any], durable: bool = True) -> None:
-    from csn.checkpoints import write_atomic
-
-    write_atomic(path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n", durable)
 
 
 def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads: int = 1, workers: int = 0, checkpoint_every: float = 60.0) -> dict[str, Any]:
@@ -228,7 +139,6 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
     import numpy as np
     import safetensors.torch
 
-    from csn import checkpoints
     from csn.cost import count
     from csn.data import Split
     from csn.data.loader import load, reader_of
@@ -238,6 +148,8 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
     recipe = run.recipe
     place.report(phase="data")
     train_split, test_split = load(recipe, data, "train"), load(recipe, data, "test")
+    if place.rank == 0:
+        print(*train_split.told("train"), *test_split.told("test"), sep="\n", flush=True)
     reader = reader_of(recipe, data, (train_split, test_split))
     trained = train(run, train_split, reader, folder, place)
     began, last = time.monotonic(), [0.0]
@@ -251,20 +163,23 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
         return evaluate(trained.net, split, recipe, reader, place.device, place.workers, tick=tick, rank=place.rank, size=place.size)
 
     test, fit = score(test_split, "test"), score(train_split, "train videos")
+    measures = {**test.measures(), "train_top1": fit.measures()["video_top1"]}
     cost = count(trained.net, (3, recipe.frames, recipe.crop, recipe.crop))
     if place.rank == 0:
         scores = io.BytesIO()
         np.savez_compressed(scores, probs=test.probs.astype(np.float16), labels=test.labels, clip=test.clip, videos=np.array(test.videos))
-        checkpoints.write_atomic(folder / "scores.npz", scores.getvalue())
+        write_atomic(folder / "scores.npz", scores.getvalue())
         tensors = {name: t.contiguous() for name, t in trained.net.state_dict().items()}
-        checkpoints.write_atomic(folder / "weights.safetensors", safetensors.torch.save(tensors, {"run": json.dumps(run.to_dict())}))
+        write_atomic(folder / "weights.safetensors", safetensors.torch.save(tensors, {"run": json.dumps(run.to_dict())}))
     return {
         "params": cost.params, "flops": cost.flops, "interactions": cost.interactions, "uncounted": list(cost.uncounted),
-        "train_top1": fit.video_top(1), "clip_top1": test.clip_top1, "video_top1": test.video_top(1), "video_top5": test.video_top(5),
+        **{name: one.mean for name, one in measures.items() if isfinite(one.mean)},
+        **{f"{name}_interval": {"low": one.low, "high": one.high, "n": one.n} for name, one in measures.items() if isfinite(one.low)},
         "n_videos": len(test.videos), "n_train_videos": len(fit.videos), "history": trained.history,
         "data": {"train": train_split.fingerprint, "test": test_split.fingerprint},
         "damaged_videos": {"train": sorted({*trained.damaged, *fit.damaged}), "test": list(test.damaged)},
         "missing_videos": {"train": len(train_split.missing), "test": len(test_split.missing)},
+        "empty_classes": {"train": list(train_split.empty), "test": list(test_split.empty)},
         "damaged_checkpoints": trained.broken, "seconds": trained.seconds + time.monotonic() - began, "train_seconds": trained.seconds,
     }  # fmt: skip
 

@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from csn import slurm
-from csn.execute import REPOSITORY, Held, execute, folder_of, held, read_record, write_json
+from csn.execute import execute, folder_of, read_record
+from csn.files import Held, held, write_json
 from csn.profiles import Profile
+from csn.provenance import REPOSITORY, Version, version
 from csn.slurm import Submission
-from csn.snapshot import Version, snapshot, version
+from csn.snapshot import snapshot
 from csn.spec import Run, UserError
 from csn.status import finished
 

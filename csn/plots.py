@@ -5,10 +5,8 @@ Colours are seaborn's colour-blind-safe palette; markers repeat what colours say
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 
@@ -21,8 +19,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from csn.files import replacing
 from csn.metrics import interval
-from csn.spec import UserError
 
 Line = Mapping[str, str]
 PALETTE = sns.color_palette("colorblind")
@@ -85,16 +83,10 @@ def save(figure: Figure, path: Path) -> list[Path]:
     """Write path.png and path.svg; returns them. Raises UserError when the disk refuses."""
     written = []
     for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
-        target, part = path.with_suffix(suffix), path.with_name(f".{path.name}.{os.getpid()}{suffix}")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with matplotlib.rc_context({"svg.hashsalt": path.name}):  # the same figure gives the same file
-                figure.savefig(part, **options)
-            part.replace(target)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise UserError(f"Cannot write {target} ({error.strerror}); free space or give another folder with --home.") from None
+        target = path.with_suffix(suffix)
+        # the salt: the same figure gives the same file
+        with replacing(target, "free space or give another folder with --home") as part, matplotlib.rc_context({"svg.hashsalt": path.name}):
+            figure.savefig(part, **options)
         written.append(target)
     plt.close(figure)
     return written

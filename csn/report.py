@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 
-from csn.execute import REPOSITORY
+from csn.provenance import REPOSITORY
 from csn.recipes import SMALL
 from csn.show import cell, measured
 from csn.spec import Recipe, UserError

@@ -19,7 +19,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from csn.execute import REPOSITORY, STOPPED, folder_of, write_json
+from csn.execute import STOPPED, folder_of
+from csn.files import write_json
+from csn.provenance import REPOSITORY
 from csn.spec import Run
 
 

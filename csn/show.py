@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
+from csn.files import write_atomic
 from csn.metrics import Interval, interval
 from csn.spec import Recipe
 from csn.table import Judged, Line, Row, Table, csv_path, judge, value
@@ -81,7 +82,6 @@ def render_costs(table: Table, rows: Sequence[Row], recipe: Recipe, home: Path, 
     import pandas as pd
     import torch
 
-    from csn.checkpoints import write_atomic
     from csn.cost import count
     from csn.resnet3d import build
 
@@ -122,7 +122,6 @@ def render_costs(table: Table, rows: Sequence[Row], recipe: Recipe, home: Path, 
         grid.add_row(row.label, *cells)
     console.print(grid)
     path = csv_path(table, recipe, home)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, pd.DataFrame(lines).to_csv(index=False, lineterminator="\n").encode())
     console.print(f"results: {path}", soft_wrap=True, markup=False)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from csn import slurm
-from csn.execute import Held, folder_of, held, read_record, write_json
+from csn.execute import folder_of, read_record
+from csn.files import Held, held, write_json
 from csn.slurm import Queued
 from csn.spec import Run, UserError
 

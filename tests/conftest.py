@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from csn.execute import REPOSITORY
+from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small operators of several processes on few cores wait for each other otherwise

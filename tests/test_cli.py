@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from conftest import refused, run
 
-from csn.execute import REPOSITORY, folder_of, held
+from csn.execute import folder_of
+from csn.files import held
+from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
 from csn.spec import Run, Variant
 from csn.table import read_lines

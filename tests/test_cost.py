@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import csn
-from csn.execute import REPOSITORY
+from csn.provenance import REPOSITORY
 from csn.table import COSTS, count_costs, planned_costs
 
 sys.path.insert(0, str(REPOSITORY / "experiments"))

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 
-from csn.execute import REPOSITORY, folder_of, read_record
+from csn.execute import folder_of, read_record
+from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
 from csn.spec import Run, Variant
 

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from csn import cluster, launch, slurm, snapshot, status
-from csn.execute import folder_of, held
+from csn.execute import folder_of
+from csn.files import held
 from csn.profiles import FOLDER, Profile, read_profile
 from csn.recipes import SMOKE
 from csn.spec import Run, UserError, Variant

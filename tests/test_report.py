@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from csn.execute import REPOSITORY
+from csn.provenance import REPOSITORY
 from csn.report import filled
 from csn.spec import UserError
 

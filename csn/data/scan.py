@@ -10,13 +10,13 @@ worker along, never the scan; the file is named as damaged and the worker replac
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -24,6 +24,7 @@ from pathlib import Path
 
 from csn.data.images import pictures
 from csn.data.video import VideoError, VideoPlan, probe
+from csn.files import Held, locked
 from csn.spec import UserError
 
 RENEWED = 500  # files after which a worker is replaced, so that what a decoder forgets to free stays small
@@ -113,15 +114,13 @@ def scan(
     scan is writing it.
     """
     file = file or index_file(root)
-    try:
-        out = file.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"Cannot write the index {file} ({error.strerror}); give another place with --index.") from None
-    with out:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            out = stack.enter_context(locked(file))
+        except Held:
             raise UserError(f"Another scan is writing {file}; wait for it or give another --index.") from None
+        except OSError as error:
+            raise UserError(f"Cannot write the index {file} ({error.strerror}); give another place with --index.") from None
         _mend(file)
         entries, wanted = read_index(root, file).entries, list(paths)
         todo = [path for path in wanted if not _unchanged(root, path, entries.get(path))]
