@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,29 +14,44 @@ from torch import nn
 
 from csn.data import Split
 from csn.data.loader import MOST_DAMAGED, Reader, normalise, test_videos, too_many
-from csn.metrics import top_k
+from csn.metrics import Interval, Labels, auc, bootstrap, log_loss, top_k
+from csn.resnet3d import ResNet3D, fully_convolutional
 from csn.spec import Recipe, UserError
 
 
 @dataclass(frozen=True)
 class Scores:
     """probs (V, K): mean of softmax over the views, NaN for a damaged video. clip (V,): share of a video's views that are
-    right. labels (V,). videos: their ids. damaged: the ids of those that could not be read (misses)."""
+    right. labels: (V,), or (V, K) true at a video's labels, where some carry several. videos: their ids. damaged: the ids of
+    those that could not be read (misses)."""
 
     probs: NDArray[np.float32]
     clip: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: Labels
     videos: tuple[str, ...]
     damaged: tuple[str, ...]
 
-    @property
-    def clip_top1(self) -> float:
-        """clip@1, per cent: single views."""
-        return 100 * float(self.clip.mean())
-
     def video_top(self, k: int) -> float:
-        """video@k, per cent: views averaged."""
+        """video@k, per cent: views averaged; hit@k where videos carry label sets."""
         return 100 * float(top_k(self.probs, self.labels, k).mean())
+
+    def measures(self) -> dict[str, Interval]:
+        """Every metric that has a meaning here, with its bootstrap interval over the videos.
+
+        clip_top1 (single views), video_top1, and with more than five classes video_top5, in per cent. With two classes auc,
+        in per cent, and log_loss, in nats, of the second class.
+        """
+        hits = {"clip_top1": 100 * self.clip.astype(np.float64), "video_top1": 100.0 * top_k(self.probs, self.labels)}
+        classes, n = self.probs.shape[1], len(self.videos)
+        if classes > 5:
+            hits["video_top5"] = 100.0 * top_k(self.probs, self.labels, 5)
+        second, positive = self.probs[:, -1], self.labels == 1 if self.labels.ndim == 1 else self.labels[:, -1] > 0
+        if classes == 2:
+            hits["log_loss"] = log_loss(second, positive)
+        found = {name: bootstrap(lambda drawn, values=values: float(values[drawn].mean()), n) for name, values in hits.items()}  # type: ignore[misc]
+        if classes == 2:
+            found["auc"] = bootstrap(lambda drawn: 100 * auc(second[drawn], positive[drawn]), n)
+        return found
 
 
 def evaluate(
@@ -45,23 +61,25 @@ def evaluate(
     reader: Reader,
     device: torch.device,
     workers: int = 0,
-    views_per_batch: int = 32,
     tick: Callable[[int, int], None] = lambda done, total: None,
     rank: int = 0,
     size: int = 1,
 ) -> Scores:
-    """Scores of net on this rank's videos of split. At most views_per_batch views are on the device at once (more only
-    where one video's views are asked for together would change nothing but memory). tick(done, total) counts videos.
+    """Scores of net on this rank's videos of split. At most recipe.views_per_batch views are on the device at once; the uint8
+    views of the videos in hand wait in main memory. tick(done, total) counts videos.
 
     With size processes each takes every size-th video, and all return the scores of the whole split, in its order.
     Raises UserError when more than 5 % of the videos are damaged.
     """
+    if recipe.test_dense:  # a twin, so that the trained network stays as it is
+        assert isinstance(net, ResNet3D)
+        net = fully_convolutional(deepcopy(net), recipe.final_map)
     net.eval()
     total = len(range(rank, len(split.samples), size))
     classes = len(split.classes)
     probs = np.full((total, classes), np.nan, np.float32)
     clip = np.zeros(total, np.float32)
-    labels = np.array([split.samples[i].labels[0] for i in range(rank, len(split.samples), size)], np.int64)
+    labels = labels_of(split)[rank :: size]
     damaged: list[str] = []
     pending: list[torch.Tensor] = []
     owners: list[int] = []
@@ -70,13 +88,13 @@ def evaluate(
         if not owners:
             return
         views = torch.cat(pending)
-        out = np.concatenate([forward(net, views[i : i + views_per_batch], recipe, device) for i in range(0, len(views), views_per_batch)])
+        out = np.concatenate([forward(net, part, recipe, device) for part in views.split(recipe.views_per_batch)])
         at = 0
         for owner, views_of in zip(owners, pending, strict=True):
             rows = out[at : at + len(views_of)]
             at += len(views_of)
             probs[owner] = rows.mean(0)
-            clip[owner] = top_k(rows, np.full(len(rows), labels[owner])).mean()
+            clip[owner] = top_k(rows, labels[[owner] * len(rows)]).mean()
         pending.clear()
         owners.clear()
 
@@ -89,13 +107,23 @@ def evaluate(
                 damaged.append(split.samples[index].video)
                 if len(damaged) > MOST_DAMAGED * total:
                     raise UserError(too_many(len(damaged), total))
-            if sum(map(len, pending)) >= views_per_batch:
+            if sum(map(len, pending)) >= recipe.views_per_batch:
                 flush()
             tick(k + 1, total)
         flush()
     videos = tuple(split.samples[i].video for i in range(rank, len(split.samples), size))
     own = Scores(probs, clip, labels, videos, tuple(damaged))
     return own if size == 1 else gathered(own, size)
+
+
+def labels_of(split: Split) -> Labels:
+    """(V,) class numbers; (V, K) label sets where some video of the split carries more than one."""
+    if all(len(sample.labels) == 1 for sample in split.samples):
+        return np.array([sample.labels[0] for sample in split.samples], np.int64)
+    sets = np.zeros((len(split.samples), len(split.classes)), np.bool_)
+    for row, sample in zip(sets, split.samples, strict=True):
+        row[list(sample.labels)] = True
+    return sets
 
 
 def gathered(own: Scores, size: int) -> Scores:

@@ -115,6 +115,36 @@ class MovingDigits:
         return 80
 
 
+@dataclass(frozen=True, kw_only=True)
+class Photos:
+    """The second built-in set: camera motions over free photographs, 12 photographs x 8 motions = 96 classes.
+
+    train, test: videos of each split. size: frame side, pixels. frames: frames per video. noise: standard
+    deviation of the per-frame noise, of 255. seed: of the drawing.
+    """
+
+    train: int
+    test: int
+    size: int = 40
+    frames: int = 20
+    noise: int = 4
+    seed: int = 0
+    kind: Literal["photos"] = "photos"
+
+    def __post_init__(self) -> None:
+        for name in ("train", "test"):
+            value = getattr(self, name)
+            require(value >= 96 and value % 96 == 0, name, value, "must be a multiple of 96 (12 photographs x 8 motions)")
+        require(self.size % 8 == 0 and self.size >= 32, "size", self.size, "must be a multiple of 8, at least 32")
+        # A longer film would leave the part of the photograph that its split may show.
+        require(2 <= self.frames <= 20, "frames", self.frames, "must be 2 to 20")
+
+    @property
+    def classes(self) -> int:
+        return 96
+
+
+Embedded = MovingDigits | Photos  # sets that this package draws itself; the others lie on disk as a person put them there
 VideoKind = Literal["kinetics400", "sports1m", "something-v1", "something-v2", "ucf101", "hmdb51", "dfdc", "folder"]
 CLASSES: dict[str, int] = {
     "kinetics400": 400, "sports1m": 487, "something-v1": 174, "something-v2": 174, "ucf101": 101, "hmdb51": 51, "dfdc": 2,
@@ -155,10 +185,13 @@ class Recipe:
     batch: global batch, clips; micro_batch: clips of one forward, whose batch-norm statistics are shared.
     momentum (Nesterov); weight_decay: on weights and BN gamma, not on biases and BN beta.
     test_clips x test_crops views a video (crops 1: centre; 3: along the longer side) of test_crop pixels.
+    test_dense: test fully convolutionally: the classifier at every position of the final map, probabilities averaged.
+    views_per_batch: views of one forward of the test; bounds its memory.
+    fps: frames per second at which every video is seen, by taking nearer or farther frames; None takes the frames as they are.
     """
 
     scale: str
-    data: MovingDigits | VideoSet
+    data: Embedded | VideoSet
     width: int = 64
     pool1: bool = True
     frames: int = 8
@@ -180,6 +213,9 @@ class Recipe:
     test_clips: int = 10
     test_crops: Literal[1, 3] = 1
     test_crop: int = 224
+    test_dense: bool = False
+    views_per_batch: int = 32
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         require(self.frames >= 2, "frames", self.frames, "must be at least 2")
@@ -191,8 +227,12 @@ class Recipe:
             self.clips_per_epoch % self.batch == 0, "clips_per_epoch", self.clips_per_epoch, f"must be a multiple of `batch` (={self.batch})"
         )
         require(self.test_crops in (1, 3), "test_crops", self.test_crops, "must be 1 or 3")
+        require(not self.test_dense or self.test_crop >= self.crop, "test_crop", self.test_crop, f"must be at least `crop` (={self.crop}) with `test_dense`")
+        require(self.views_per_batch >= 1, "views_per_batch", self.views_per_batch, "must be at least 1")
+        require(self.fps is None or self.fps > 0, "fps", self.fps, "must be above 0, or None")
+        require(self.fps is None or isinstance(self.data, VideoSet), "fps", self.fps, "belongs to sets of real video only")
         span = (self.frames - 1) * self.stride + 1
-        if isinstance(self.data, MovingDigits):
+        if isinstance(self.data, Embedded):
             require(
                 span <= self.data.frames, "frames", self.frames,
                 f"at stride {self.stride} span {span} frames, more than the {self.data.frames} of a video of {self.data.kind}",
@@ -201,6 +241,11 @@ class Recipe:
     @property
     def steps_per_epoch(self) -> int:
         return self.clips_per_epoch // self.batch
+
+    @property
+    def final_map(self) -> int:
+        """Side of the network's last feature map at the training crop: 7 at 224 pixels with pool1."""
+        return -(-self.crop // (32 if self.pool1 else 16))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,8 +277,8 @@ class Run:
             recipe = dict(content["recipe"])
             for name in ("resize", "mean", "std"):
                 recipe[name] = tuple(recipe[name]) if recipe[name] is not None else None
-            kind = MovingDigits if recipe["data"]["kind"] == "moving-digits" else VideoSet
-            recipe["data"] = kind(**recipe["data"])
+            kinds: dict[str, Any] = {"moving-digits": MovingDigits, "photos": Photos}
+            recipe["data"] = kinds.get(recipe["data"]["kind"], VideoSet)(**recipe["data"])
             return Run(variant=Variant(**content["variant"]), recipe=Recipe(**recipe), seed=content["seed"])
         except (KeyError, TypeError) as error:
             raise UserError(f"The run description is damaged or of another version ({error}); make it again with --plan.") from None

@@ -22,7 +22,9 @@ import csn
 from csn import checkpoints
 from csn.data.loader import Reader, TrainClips, keys, load, normalise, reader_of
 from csn.evaluate import evaluate
-from csn.execute import REPOSITORY, STOPPED, Held, execute, folder_of, held, read_record
+from csn.execute import STOPPED, execute, folder_of, read_record
+from csn.files import Held, held
+from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
 from csn.spec import Run, UserError, Variant
 from csn.train import Place, Stopped, learning_rate, optimizer, train
@@ -113,7 +115,7 @@ def test_the_final_test_does_not_depend_on_views_per_batch(data: Path) -> None:
     reader = reader_of(SMOKE, data, splits)
     torch.manual_seed(0)
     net = csn.build(RUN.variant, 80, 4).to(memory_format=torch.channels_last_3d)
-    scores = [evaluate(net, splits[1], SMOKE, reader, torch.device("cpu"), views_per_batch=n) for n in (3, 64)]
+    scores = [evaluate(net, splits[1], replace(SMOKE, views_per_batch=n), reader, torch.device("cpu")) for n in (3, 64)]
     np.testing.assert_allclose(scores[0].probs, scores[1].probs, atol=1e-5)
     assert scores[0].probs.sum(1) == pytest.approx(1, abs=1e-5)
     assert len(scores[0].videos) == 80 and scores[0].video_top(80) == 100

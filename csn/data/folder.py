@@ -1,7 +1,7 @@
 """A plain set: root/<class>/<video>, root/<split>/<class>/<video>, or a list root/<split>.txt or .csv (csn.data.lists).
 
 Classes: the lines of root/classes.txt if there is one, else the sorted folder names. A class without videos keeps its
-number and is named among the missing.
+number.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
             if folder not in number:
                 raise UserError(f"The folder {folder!r} of {base} is not in classes.txt.")
             samples.append(Sample(root / file, (number[folder],), file))
-    filled = {label for sample in samples for label in sample.labels}
-    missing = tuple(f"{name}/ (class without videos)" for name in classes if number[name] not in filled)
-    return Split(tuple(samples), classes, missing, fingerprint(samples, classes))
+    return Split(tuple(samples), classes, fingerprint=fingerprint(samples, classes))
 
 
 def read_classes(root: Path, base: Path) -> tuple[str, ...]:

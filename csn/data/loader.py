@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from csn.data import Sample, Split, moving_digits, sets
-from csn.data.scan import Index, read_index
+from csn.data.scan import Index, index_file, read_index
 from csn.data.video import VideoError, VideoPlan, probe, read_frames
 from csn.data.views import augment, crops, jittered, uniform
 from csn.spec import MovingDigits, Recipe, UserError
@@ -29,21 +31,33 @@ Batch = tuple[Tensor, Tensor, list[str]]  # uint8 (B, T, H, W, 3), labels (B,), 
 def load(recipe: Recipe, root: Path, split: str) -> Split:
     """The videos of "train" or "test" of the Recipe's data set below root. Raises UserError.
 
-    MovingDigits is written where it is missing. A public set lies in root/<kind> and was scanned once (python -m csn.data scan).
+    MovingDigits is written where it is missing. A public set lies in root/<kind> and was scanned once (python -m csn.data scan);
+    when the scan found more than 5 % of the split damaged, that is an error here, before time is wasted.
     """
     if isinstance(recipe.data, MovingDigits):
         return moving_digits.load(recipe.data, root, split)
     folder = root / recipe.data.kind
     name = sets.SPLITS[recipe.data.kind][("train", "test").index(split)]
-    return sets.load(recipe.data, folder, name, list(scanned(folder, recipe.data.kind).entries))
+    index = scanned(folder, recipe.data.kind)
+    found = sets.load(recipe.data, folder, name, list(index.entries))
+    unreadable = tuple(sample.video for sample in found.samples if index.entries[sample.path.relative_to(folder).as_posix()].error)
+    if len(unreadable) > MOST_DAMAGED * len(found.samples):
+        raise UserError(too_many(len(unreadable), len(found.samples)))
+    return replace(found, unreadable=unreadable)
 
 
 def scanned(folder: Path, kind: str) -> Index:
-    """The index of a scanned folder. Raises UserError with the command that makes it."""
-    index = read_index(folder)
+    """The index of a scanned folder, read once. Raises UserError with the command that makes it."""
+    file = index_file(folder)
+    index = _read(folder, file.stat().st_mtime_ns if file.exists() else 0)
     if not index.entries:
         raise UserError(f"{folder} has no index of its videos; run `python -m csn.data scan --dataset {kind} --root {folder}` once.")
     return index
+
+
+@lru_cache(maxsize=2)
+def _read(folder: Path, mtime_ns: int) -> Index:
+    return read_index(folder)
 
 
 class Reader:
@@ -59,6 +73,15 @@ class Reader:
     def length(self, sample: Sample) -> int:
         """Frames of the video; raises VideoError."""
         return len(self.kept[sample.video]) if sample.video in self.kept else self.plans(sample.path).frames
+
+    def rate(self, sample: Sample, fps: float | None) -> float:
+        """Frames per second of the video over fps, 1 where fps is None; raises VideoError where the video has no frame rate."""
+        if fps is None:
+            return 1.0
+        own = self.plans(sample.path).fps
+        if own <= 0:
+            raise VideoError(sample.path, f"it has no frame rate, and the recipe asks for {fps:g} frames a second.")
+        return own / fps
 
     def frames(self, sample: Sample, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """uint8 (n, H, W, 3); raises VideoError."""
@@ -102,7 +125,7 @@ class TrainClips(Dataset[tuple[Tensor, int, list[str]]]):
         while True:
             sample = samples[index]
             try:
-                indices = jittered(self.reader.length(sample), recipe.frames, recipe.stride, rng)
+                indices = jittered(self.reader.length(sample), recipe.frames, recipe.stride, rng, self.reader.rate(sample, recipe.fps))
                 video = self.reader.frames(sample, indices)
                 break
             except VideoError:
@@ -124,7 +147,8 @@ class TestVideos(Dataset[tuple[Tensor, int, bool]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int, bool]:
         recipe, sample = self.recipe, self.split.samples[index]
         try:
-            indices = uniform(self.reader.length(sample), recipe.frames, recipe.stride, recipe.test_clips)
+            rate = self.reader.rate(sample, recipe.fps)
+            indices = uniform(self.reader.length(sample), recipe.frames, recipe.stride, recipe.test_clips, rate)
             short = recipe.resize[0] if recipe.resize else None
             used = np.unique(indices)
             video = self.reader.frames(sample, used)
