@@ -39,10 +39,10 @@ def uniform(length: int, frames: int, stride: int, clips: int, rate: float = 1.0
 def offsets(frames: int, stride: int, rate: float = 1.0) -> NDArray[np.int64]:
     """Frame numbers (T,) of a clip from its first frame on: every stride-th frame.
 
-    rate: frames per second of the video over those wanted, to see every video at one speed: frame k is the one on
-    screen k x stride / wanted seconds after the first. 1 takes the frames as they are.
+    rate: frames per second of the video over those wanted, to see every video at one speed: frame k is the one nearest to
+    k x stride / wanted seconds after the first, the later of two (as FFmpeg's fps filter). 1 takes the frames as they are.
     """
-    return np.floor(np.arange(frames) * stride * rate + 1e-6).astype(np.int64)
+    return np.floor(np.arange(frames) * stride * rate + 0.5 + 1e-6).astype(np.int64)
 
 
 def resize(video: Frames, short: int) -> Frames:
