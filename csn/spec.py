@@ -117,7 +117,7 @@ class MovingDigits:
 
 @dataclass(frozen=True, kw_only=True)
 class Photos:
-    """The second built-in set: camera motions over free photographs, 12 photographs x 8 motions = 96 classes.
+    """The second built-in set: camera motions over free photographs, 10 photographs x 8 motions = 80 classes.
 
     train, test: videos of each split. size: frame side, pixels. frames: frames per video. noise: standard
     deviation of the per-frame noise, of 255. seed: of the drawing.
@@ -134,14 +134,14 @@ class Photos:
     def __post_init__(self) -> None:
         for name in ("train", "test"):
             value = getattr(self, name)
-            require(value >= 96 and value % 96 == 0, name, value, "must be a multiple of 96 (12 photographs x 8 motions)")
+            require(value >= 80 and value % 80 == 0, name, value, "must be a multiple of 80 (10 photographs x 8 motions)")
         require(self.size % 8 == 0 and self.size >= 32, "size", self.size, "must be a multiple of 8, at least 32")
         # A longer film would leave the part of the photograph that its split may show.
         require(2 <= self.frames <= 20, "frames", self.frames, "must be 2 to 20")
 
     @property
     def classes(self) -> int:
-        return 96
+        return 80
 
 
 Embedded = MovingDigits | Photos  # sets that this package draws itself; the others lie on disk as a person put them there

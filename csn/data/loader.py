@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from csn.data import Sample, Split, moving_digits, sets
+from csn.data import Sample, Split, sets
+from csn.data.embedded import SPLITS
 from csn.data.scan import Index, index_file, read_index
 from csn.data.video import VideoError, VideoPlan, probe, read_frames
 from csn.data.views import augment, crops, jittered, uniform
-from csn.spec import MovingDigits, Recipe, UserError
+from csn.spec import Embedded, Recipe, UserError
 
 MOST_DAMAGED = 0.05  # of a split; more than this is an error, before time is wasted
 Batch = tuple[Tensor, Tensor, list[str]]  # uint8 (B, T, H, W, 3), labels (B,), names of videos found damaged
@@ -31,11 +32,11 @@ Batch = tuple[Tensor, Tensor, list[str]]  # uint8 (B, T, H, W, 3), labels (B,), 
 def load(recipe: Recipe, root: Path, split: str) -> Split:
     """The videos of "train" or "test" of the Recipe's data set below root. Raises UserError.
 
-    MovingDigits is written where it is missing. A public set lies in root/<kind> and was scanned once (python -m csn.data scan);
+    A built-in set is written where it is missing. A public set lies in root/<kind> and was scanned once (python -m csn.data scan);
     when the scan found more than 5 % of the split damaged, that is an error here, before time is wasted.
     """
-    if isinstance(recipe.data, MovingDigits):
-        return moving_digits.load(recipe.data, root, split)
+    if isinstance(recipe.data, Embedded):
+        return sets.drawn(recipe.data).load(recipe.data, root, split)
     folder = root / recipe.data.kind
     name = sets.SPLITS[recipe.data.kind][("train", "test").index(split)]
     index = scanned(folder, recipe.data.kind)
@@ -91,12 +92,12 @@ class Reader:
 
 
 def reader_of(recipe: Recipe, root: Path, splits: Sequence[Split]) -> Reader:
-    """A Reader for these splits: MovingDigits is decoded once and mapped into memory, real video is read as it comes."""
-    if not isinstance(recipe.data, MovingDigits):
+    """A Reader for these splits: a built-in set is decoded once and mapped into memory, real video is read as it comes."""
+    if not isinstance(recipe.data, Embedded):
         return Reader(plans=scanned(root / recipe.data.kind, recipe.data.kind).plan)
     kept: dict[str, NDArray[np.uint8]] = {}
-    for name, split in zip(moving_digits.SPLITS, splits, strict=True):
-        array = moving_digits.decoded(recipe.data, root, name, os.cpu_count() or 1)
+    for name, split in zip(SPLITS, splits, strict=True):
+        array = sets.drawn(recipe.data).decoded(recipe.data, root, name, os.cpu_count() or 1)
         kept.update({sample.video: array[i] for i, sample in enumerate(split.samples)})
     return Reader(kept)
 

@@ -1,4 +1,4 @@
-"""The seven public sets and the plain folder, by one call; what is on disk comes from the index of a scan."""
+"""Every set by one call: those drawn here, and the seven public ones and the plain folder, as the index of a scan found them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
-from csn.data import Split, dfdc, folder, hmdb51, kinetics400, something, sports1m, ucf101
+from csn.data import Split, dfdc, folder, hmdb51, kinetics400, moving_digits, photos, something, sports1m, ucf101
+from csn.data.embedded import EmbeddedSet
 from csn.data.media import listing
-from csn.spec import UserError, VideoKind, VideoSet
+from csn.spec import Embedded, MovingDigits, UserError, VideoKind, VideoSet
 
 SPLITS: dict[str, tuple[str, str]] = {  # what to train on, what to test on
     "kinetics400": ("train", "val"),
@@ -20,6 +21,11 @@ SPLITS: dict[str, tuple[str, str]] = {  # what to train on, what to test on
     "dfdc": ("train", "val"),
     "folder": ("train", "test"),
 }
+
+
+def drawn(spec: Embedded) -> EmbeddedSet:
+    """How a built-in set is drawn, written and read."""
+    return moving_digits.SET if isinstance(spec, MovingDigits) else photos.SET
 
 
 def load(spec: VideoSet, root: Path, split: str, files: Sequence[str] | None = None) -> Split:

@@ -1,0 +1,176 @@
+"""What the built-in sets share: a drawn video becomes an H.264 file, the files a data set, the data set an array in memory.
+
+A set is its class names and a function that draws video `index` of a split from (seed, split, index) alone, so any file
+can be made again by itself. Files have no B-frames and one closed group of pictures, which every decoder seeks in exactly.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from csn.data import Sample, Split
+from csn.data.video import VideoPlan, read_frames
+from csn.spec import Embedded, UserError
+
+SPLITS = ("train", "test")
+Progress = Callable[[int, int], None]  # called with (done, in all)
+
+
+@dataclass(frozen=True)
+class EmbeddedSet:
+    """A built-in set. classes: names; the class of a video is its index modulo their number, so splits are balanced.
+
+    draw: (spec, split, index) -> uint8 (frames, size, size, 3); a function of a module, for it is sent to processes.
+    """
+
+    classes: tuple[str, ...]
+    draw: Callable[[Any, str, int], NDArray[np.uint8]]
+
+    def relative(self, split: str, index: int) -> str:
+        """Path of a video below the data set's folder: split/class/number.mp4."""
+        return f"{split}/{self.classes[index % len(self.classes)].replace(' ', '-')}/{index:05d}.mp4"
+
+    def make_one(self, spec: Embedded, folder: Path, job: tuple[str, int]) -> tuple[str, int, str]:
+        """Draw and write one video; returns its relative path, size in bytes and SHA-256."""
+        name = self.relative(*job)
+        write_video(folder / name, self.draw(spec, *job))
+        content = (folder / name).read_bytes()
+        return name, len(content), hashlib.sha256(content).hexdigest()
+
+    def make(self, spec: Embedded, root: Path, workers: int = 1, progress: Progress | None = None) -> Path:
+        """Write what is missing of the data set below root, with `workers` processes; returns its folder.
+
+        progress is called with (videos present, videos in all). The manifest is written last, so a half-written set is
+        noticed and completed. Raises UserError where root cannot be written.
+        """
+        digest = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:10]
+        folder = root / f"{spec.kind}-{digest}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / "lock").open("w")
+        except OSError as error:
+            raise UserError(f"Cannot write the data folder {root} ({error.strerror}); give another with --data.") from None
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, then finds the set complete
+            known = read_manifest(folder)
+            wanted = [(split, i) for split in SPLITS for i in range(count(spec, split))]
+            jobs = [job for job in wanted if not intact(folder, self.relative(*job), known)]
+            if not jobs and len(known) == len(wanted):
+                return folder
+            (folder / "manifest.json").unlink(missing_ok=True)
+            done = len(wanted) - len(jobs)
+            work = partial(self.make_one, spec, folder)
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                for name, size, sha in pool.map(work, jobs, chunksize=16):
+                    known[name] = (size, sha)
+                    done += 1
+                    if progress is not None:
+                        progress(done, len(wanted))
+            files = {name: known[name] for name in (self.relative(*job) for job in wanted)}
+            text = json.dumps({"spec": asdict(spec), "fingerprint": fingerprint(files), "files": files}, indent=0)
+            (folder / ".manifest").write_text(text)
+            (folder / ".manifest").replace(folder / "manifest.json")
+        return folder
+
+    def decoded(self, spec: Embedded, root: Path, split: str, workers: int = 1, progress: Progress | None = None) -> NDArray[np.uint8]:
+        """The decoded videos of a split (V, T, H, W, 3), in order, read-only, mapped from a file that all runs share.
+
+        The file is made once from the videos, beside them, and made again when they change; progress is
+        called with (videos decoded, videos in all). Raises UserError.
+        """
+        folder = self.make(spec, root, workers)
+        path = folder / f"{split}-{fingerprint(read_manifest(folder))}.npy"
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                names = [self.relative(split, i) for i in range(count(spec, split))]
+                part = path.with_name(f".{path.name}")
+                try:
+                    shape = (len(names), spec.frames, spec.size, spec.size, 3)
+                    array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+                    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                        for i, video in enumerate(pool.map(partial(read_whole, spec, folder), names, chunksize=32)):
+                            array[i] = video
+                            if progress is not None:
+                                progress(i + 1, len(names))
+                    array.flush()
+                    part.replace(path)
+                except OSError as error:
+                    with suppress(OSError):
+                        part.unlink(missing_ok=True)
+                    raise UserError(f"Cannot write {path} ({error.strerror or error}); free space or give another --data folder.") from None
+        frames: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+        return frames
+
+    def load(self, spec: Embedded, root: Path, split: str) -> Split:
+        """The videos of a split, written first where they are missing. Raises UserError."""
+        folder = self.make(spec, root, workers=os.cpu_count() or 1)
+        names = [self.relative(split, i) for i in range(count(spec, split))]
+        samples = tuple(Sample(folder / name, (i % len(self.classes),), name) for i, name in enumerate(names))
+        return Split(samples, self.classes, fingerprint=fingerprint(read_manifest(folder)))
+
+
+def count(spec: Embedded, split: str) -> int:
+    """Videos of a split."""
+    return spec.train if split == "train" else spec.test
+
+
+def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
+    """Write (T, H, W, 3) as H.264 in mp4, whole or not at all; raises UserError when the disk refuses."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(part), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+            stream.options = {"crf": "12", "preset": "veryfast", "bf": "0", "g": "64", "threads": "1"}
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise UserError(f"Cannot write {path} ({error.strerror or error}); free space or give another --data folder.") from None
+
+
+def fingerprint(files: dict[str, tuple[int, str]]) -> str:
+    """First 16 hex digits of the SHA-256 over every file's name and SHA-256."""
+    return hashlib.sha256("".join(f"{name} {sha}\n" for name, (_, sha) in sorted(files.items())).encode()).hexdigest()[:16]
+
+
+def read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
+    """{relative path: (bytes, SHA-256)}; empty when there is no readable manifest."""
+    try:
+        return {name: (size, sha) for name, (size, sha) in json.loads((folder / "manifest.json").read_text())["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def intact(folder: Path, name: str, known: dict[str, tuple[int, str]]) -> bool:
+    """Whether a file is on disk as the manifest says (its size; the content is trusted)."""
+    try:
+        return name in known and (folder / name).stat().st_size == known[name][0]
+    except OSError:
+        return False
+
+
+def read_whole(spec: Embedded, folder: Path, name: str) -> NDArray[np.uint8]:
+    """All frames of a video (T, H, W, 3), through the one door. Raises VideoError."""
+    plan = VideoPlan(spec.frames, spec.size, spec.size, 25.0, "pyav")
+    return read_frames(folder / name, range(spec.frames), plan)
