@@ -47,7 +47,10 @@ def test_uniform_clips_cover_the_video() -> None:
     assert np.array_equal(uniform(301, 8, 2, 1)[0], 143 + 2 * np.arange(8))  # the centre
 
 
-@pytest.mark.parametrize(("fps", "expected"), [(30.0, [0, 2, 4, 6]), (29.97, [0, 2, 4, 6]), (60.0, [0, 4, 8, 12]), (15.0, [0, 1, 2, 3]), (25.0, [0, 2, 3, 5]), (10.0, [0, 1, 1, 2])])
+@pytest.mark.parametrize(
+    ("fps", "expected"),
+    [(30.0, [0, 2, 4, 6]), (29.97, [0, 2, 4, 6]), (60.0, [0, 4, 8, 12]), (15.0, [0, 1, 2, 3]), (25.0, [0, 2, 3, 5]), (10.0, [0, 1, 1, 2])],
+)
 def test_frame_rate_normalisation(fps: float, expected: list[int]) -> None:
     """The frame nearest to 0, 2/30, 4/30 and 6/30 of a second."""
     assert offsets(4, 2, fps / 30).tolist() == expected
