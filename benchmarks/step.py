@@ -8,7 +8,8 @@ PEERS is an environment of its own, since one of them pins old packages:
     PEERS/bin/pip install torch==2.14.1 torchvision==0.29.2 pytorchvideo==0.1.5 mmaction2==1.2.0 mmengine mmcv-lite
 
 Every network runs in a process of its own; the processes take turns, one step each, so that whatever else the machine
-does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round.
+does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round
+(in inference to ir-CSN with its batch norm folded, csn.inference, as prediction uses it).
 """
 
 from __future__ import annotations
@@ -69,6 +70,10 @@ def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
     """Weights of the network args.serve, and a function that does one step."""
     name, depth, layout = args.serve.split("/")
     net = {"pytorchvideo": pytorchvideo, "mmaction2": mmaction2}[name](int(depth)) if name not in BLOCKS else ours(name, int(depth))
+    if layout.endswith("folded"):
+        from csn.inference import folded
+
+        net = folded(net)  # type: ignore[arg-type]
     layout = torch.channels_last_3d if layout.startswith("channels_last_3d") else torch.contiguous_format
     net = net.to(args.device, memory_format=layout).train(args.mode == "train")
     if args.compile:
@@ -135,7 +140,7 @@ def take_turns(args: argparse.Namespace, mode: str, nets: dict[str, tuple[str, d
     rows = []
     for net, (process, weights) in processes.items():
         process.communicate()
-        base = laps[f"ir-CSN/{net.split('/')[1]}/channels_last_3d"]
+        base = laps[f"ir-CSN/{net.split('/')[1]}/channels_last_3d{' folded' if mode == 'infer' else ''}"]  # as it is used
         name, depth, layout = net.split("/")
         wall, cpu, peak = zip(*laps[net], strict=True)
         rows.append(
@@ -178,6 +183,8 @@ def main() -> None:
             nets: dict[str, tuple[str, dict[str, str]]] = {}
             for name in dict.fromkeys(["ir-CSN", *args.networks]):
                 nets[f"{name}/{depth}/channels_last_3d"] = sys.executable, {}
+                if mode == "infer":
+                    nets[f"{name}/{depth}/channels_last_3d folded"] = sys.executable, {}
                 if args.compile:
                     nets[f"{name}/{depth}/channels_last_3d compiled"] = sys.executable, {}
             if args.device == "cuda":
