@@ -47,5 +47,10 @@ def write_folder(folder: Path, frames: int, first: int = 1, digits: int = 5, siz
     """Write numbered JPEG pictures, as Something-Something V1 has them."""
     folder.mkdir(parents=True)
     for i in range(frames):
-        av.VideoFrame.from_ndarray(picture(i, *size), format="rgb24").save(folder / f"{first + i:0{digits}d}.jpg")
+        picture_file(folder / f"{first + i:0{digits}d}.jpg", i, size)
     return folder
+
+
+def picture_file(path: Path, index: int, size: tuple[int, int] = (40, 60)) -> None:
+    """Write frame `index` of every made video as a JPEG picture."""
+    av.VideoFrame.from_ndarray(picture(index, *size), format="rgb24").save(path)

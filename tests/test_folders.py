@@ -1,0 +1,120 @@
+"""Plain class folders, the list formats of other tools, and the scan command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_sets import by_video, put, ucf_root
+from made_videos import write
+
+from csn.data import lists, sets
+from csn.data.__main__ import main
+from csn.data.media import listing
+from csn.data.scan import read_index
+from csn.spec import CLASSES, UserError, VideoSet
+
+# Plain folders and lists
+
+
+def test_folders(tmp_path: Path) -> None:
+    put(tmp_path, "b/1.mp4", "b/deep/2.avi", "A/3.MOV", "loose.mp4")
+    (tmp_path / "c").mkdir()
+    split = sets.load(VideoSet(kind="folder", classes=3), tmp_path, "train")
+    assert split.classes == ("A", "b", "c") and split.empty == ("c",) and not split.missing
+    assert by_video(split) == {"A/3.MOV": (0,), "b/1.mp4": (1,), "b/deep/2.avi": (1,)}
+    (tmp_path / "classes.txt").write_text("c\nb\nA\n")
+    assert by_video(sets.load(VideoSet(kind="folder", classes=3), tmp_path, "test"))["A/3.MOV"] == (2,)
+    (tmp_path / "classes.txt").write_text("c\nb\n")
+    with pytest.raises(UserError, match=r"'A' .* is not in classes"):
+        sets.load(VideoSet(kind="folder", classes=2), tmp_path, "train")
+
+
+def test_folders_by_split(tmp_path: Path) -> None:
+    put(tmp_path, "train/a/1.mp4", "train/b/2.mp4", "test/b/3.mp4")
+    test = sets.load(VideoSet(kind="folder", classes=2), tmp_path, "test")
+    assert by_video(test) == {"test/b/3.mp4": (1,)} and test.classes == ("a", "b")  # a keeps its number
+    with pytest.raises(UserError, match=r"`split` .* is no folder"):
+        sets.load(VideoSet(kind="folder", classes=2), tmp_path, "validation")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no class folders"):
+        sets.load(VideoSet(kind="folder", classes=1), tmp_path / "empty", "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "labels"),
+    [
+        ("abseiling/0w_1.mp4 0\r\nriding a bike/b 2.mp4 2\n", {"abseiling/0w_1.mp4": (0,), "riding a bike/b 2.mp4": (2,)}),
+        ("abseiling/0w_1.mp4 0 2 4\nriding a bike/b 2.mp4 2\n", {"abseiling/0w_1.mp4": (0, 2, 4), "riding a bike/b 2.mp4": (2,)}),
+        ("abseiling/0w_1.mp4,3\n", {"abseiling/0w_1.mp4": (3,)}),
+        ("some/dir 127 5\nother dir 3/7 90 1\n", {"some/dir": (5,), "other dir 3/7": (1,)}),
+        ("some/dir 1 127 5\nother dir 3/7 1 90 1\n", {"some/dir": (5,), "other dir 3/7": (1,)}),
+        ("org_video,label,start_frm\nabseiling/0w_1.mp4,4,0\n", {"abseiling/0w_1.mp4": (4,)}),
+        ("org_video,label\nriding a bike/b 2.mp4,1\n", {"riding a bike/b 2.mp4": (1,)}),
+    ],
+)
+def test_lists_of_other_tools(tmp_path: Path, content: str, labels: dict[str, tuple[int, ...]]) -> None:
+    put(tmp_path, "abseiling/0w_1.mp4", "riding a bike/b 2.mp4", "some/dir/00001.jpg", "other dir 3/7/00001.jpg")
+    (tmp_path / "train.txt").write_text(content + "", newline="")
+    found = by_video(lists.load(tmp_path, tmp_path / "train.txt", listing(tmp_path)))
+    assert found == labels
+    count = max(max(value) for value in labels.values()) + 1
+    assert by_video(sets.load(VideoSet(kind="folder", classes=count), tmp_path, "train")) == labels
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a.mp4 zero\n", "line 1"),
+        ("5\n", "line 1"),
+        ("", "is empty"),
+        ("x,label\na.mp4,1\n", "no column org_video"),
+        ("org_video,label\na.mp4,one\n", "line 2"),
+        ("some/dir 30 90 1\n", "begins at picture 30"),
+        ("a.mp4 9\n", "label 9 of 'a.mp4' is not among the 2 classes"),
+    ],
+)
+def test_malformed_lists(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "train.txt").write_text(content)
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match=message):
+        sets.load(VideoSet(kind="folder", classes=2), tmp_path, "train")
+
+
+def test_lists_with_absent_files(tmp_path: Path) -> None:
+    put(tmp_path, "a.mp4")
+    (tmp_path / "train.txt").write_text(f"{tmp_path}/a.mp4 0\nb.mp4 1\n")
+    split = sets.load(VideoSet(kind="folder", classes=2), tmp_path, "train")
+    assert by_video(split) == {"a.mp4": (0,)} and split.missing == ("b.mp4",) and split.classes == ("0", "1")
+    (tmp_path / "a.mp4").unlink()
+    with pytest.raises(UserError, match="None of the 2 videos of folder train is below"):
+        sets.load(VideoSet(kind="folder", classes=2), tmp_path, "train")
+
+
+# The command
+
+
+def test_every_set_of_the_specification_has_splits() -> None:
+    assert set(sets.SPLITS) == {*CLASSES, "folder"}
+
+
+def test_scan_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = ucf_root(tmp_path)
+    (root / "frames/Act001/v_Act001_g01_c01/img_00001.jpg").unlink()
+    for name in ("Hammering/v_Hammering_g01_c01.avi", "HammerThrow/v_HammerThrow_g08_c01.avi"):
+        write(root / "UCF-101" / name, 4, codec="mpeg4")
+    assert main(["scan", "--dataset", "ucf101", "--root", str(root), "--workers", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "3 videos, 1 damaged" in out and "0 read by decord" in out
+    assert "train: 2 videos of 101 classes, 1 missing" in out and "missing: Act000/v_gone.avi" in out
+    index = read_index(root)
+    assert (root / "csn_index.damaged.txt").read_text().startswith("UCF-101/HandstandPushups/v_HandStandPushups_g08_c01.avi\t")
+    files = sets.load(VideoSet(kind="ucf101"), root, "test", list(index.entries))
+    assert [index.plan(sample.path).frames for sample in files.samples] == [4]
+
+
+def test_scan_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", "--dataset", "hmdb51", "--root", str(tmp_path / "absent")]) == 2
+    assert "is not a folder" in capsys.readouterr().out
+    assert main(["scan", "--dataset", "hmdb51", "--root", str(tmp_path), "--quick", "--index", str(tmp_path / "i.jsonl")]) == 2
+    assert "The lists of HMDB51 not found" in capsys.readouterr().out
