@@ -20,7 +20,7 @@ from csn import cluster
 from csn.execute import folder_of
 from csn.provenance import REPOSITORY
 from csn.recipes import SCALES, SEEDS, recipe_of
-from csn.spec import MovingDigits, Recipe, Run, UserError
+from csn.spec import Embedded, Recipe, Run, UserError
 from csn.table import Row, Table, collect, cost_key, count_costs, csv_path, planned_costs, read_lines, runs_of
 
 
@@ -223,13 +223,14 @@ def show_costs(table: Table, rows: list[Row], recipe: Recipe, home: Path, plan_o
 
 
 def make_data(recipe: Recipe, data: Path, console: Console) -> None:
-    """Write MovingDigits where it is missing, with a progress bar; other sets are there already or named as missing later."""
-    if not isinstance(recipe.data, MovingDigits):
+    """Write a built-in set where it is missing, with a progress bar; other sets are there already or named as missing later."""
+    if not isinstance(recipe.data, Embedded):
         return
     spec = recipe.data
     from rich.progress import Progress
 
-    from csn.data import moving_digits
+    from csn.data import sets
+    from csn.data.embedded import SPLITS
 
     workers = len(os.sched_getaffinity(0))
     with Progress(console=console, transient=True) as display:
@@ -238,9 +239,9 @@ def make_data(recipe: Recipe, data: Path, console: Console) -> None:
             task = display.add_task(what, total=None, visible=False)
             return lambda done, total: display.update(task, completed=done, total=total, visible=True)
 
-        moving_digits.make(spec, data, workers, bar(f"Writing {spec.kind}"))
-        for split in moving_digits.SPLITS:
-            moving_digits.decoded(spec, data, split, workers, bar(f"Decoding {spec.kind}, {split}"))
+        sets.drawn(spec).make(spec, data, workers, bar(f"Writing {spec.kind}"))
+        for split in SPLITS:
+            sets.drawn(spec).decoded(spec, data, split, workers, bar(f"Decoding {spec.kind}, {split}"))
 
 
 def show(table: Table, only: Sequence[str] | None, seeds: Sequence[int] | None, recipe: Recipe, home: Path, console: Console, errors: Console) -> int:
