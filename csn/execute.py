@@ -31,6 +31,7 @@ from csn.files import held, write_atomic, write_json
 from csn.provenance import REPOSITORY, code_version, environment, warn_about
 from csn.spec import Run, UserError
 
+MEET_EVERY = 8  # videos of a process after which those that share a test ask each other whether to stop
 STOPPED = 75  # exit code of a run that was asked to stop and has saved its state
 
 
@@ -135,7 +136,10 @@ def from_first(value: Any, size: int) -> Any:
 
 
 def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
-    """Train, test on both splits, write weights and scores; the measured part of the record."""
+    """Train, test on both splits, write weights and scores; the measured part of the record.
+
+    Raises what train raises; Stopped in a test too, whose next sitting begins with the test.
+    """
     import numpy as np
     import safetensors.torch
 
@@ -143,7 +147,7 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
     from csn.data import Split
     from csn.data.loader import load, reader_of
     from csn.evaluate import Scores, evaluate
-    from csn.train import train
+    from csn.train import Stopped, any_asked, train
 
     recipe = run.recipe
     place.report(phase="data")
@@ -155,7 +159,11 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
     began, last = time.monotonic(), [0.0]
 
     def score(split: Split, phase: str) -> Scores:
+        shared = len(split.samples) // place.size  # videos that every process has: these are where all meet
+
         def tick(done: int, total: int) -> None:
+            if (place.size == 1 or (done % MEET_EVERY == 0 and done <= shared)) and any_asked(place):
+                raise Stopped(f"stopped at video {done} of {total} of the {phase}; training is over")
             if time.monotonic() - last[0] > 1:
                 last[0] = time.monotonic()
                 place.report(phase=phase, step=done, steps=total)

@@ -84,10 +84,10 @@ def _progress(folder: Path) -> dict[str, Any]:
 
 def _left(progress: Mapping[str, Any]) -> float | None:
     """Seconds of training left at the speed since this sitting began; None when there is nothing to tell it from."""
-    done = progress.get("step", 0) - progress.get("first_step", 0)
-    if progress.get("phase") != "train" or done <= 0:
+    if progress.get("phase") != "train" or progress.get("step", 0) <= progress.get("first_step", 0):
         return None
-    return float(progress["elapsed"] / done * (progress["steps"] - progress["step"]))
+    done, rest = progress["step"] - progress["first_step"], progress["steps"] - progress["step"]
+    return float(progress["training"] / done * rest)
 
 
 def settle(runs: Sequence[Run], home: Path, queue: Mapping[str, Queued]) -> None:

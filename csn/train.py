@@ -40,7 +40,8 @@ class Place:
     """Where a run computes: nothing here changes its result (beyond rounding).
 
     device; rank and size of this process among those that share the run; workers: loader processes; checkpoint_every:
-    seconds between checkpoints; stop(): whether to save and leave; report(**facts): progress, about once a second.
+    seconds between checkpoints; stop(): whether to save and leave; report(**facts): progress, about once a second, with
+    the step at which this sitting's training began (first_step) and its seconds since then (training).
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -80,26 +81,32 @@ def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True, fused=True)
 
 
-class RunningStatistics:
-    """Batch-norm running statistics of a step that several processes share.
+class Exchange:
+    """What processes that share a run tell each other after every step, in one all-reduce: batch-norm running statistics,
+    and who was asked to stop.
 
     One process would fold the n micro-batches of a step in order: r' = (1-m)^n r + m sum_i (1-m)^(n-i) s_i. Each process
-    folds its own contiguous block; `merge` puts the blocks together, so all hold what one process would.
+    folds its own contiguous block; `merge` puts the blocks together, so all hold what one process would. Layers in
+    evaluation mode, whose statistics stand still, are left out.
     """
 
     def __init__(self, net: nn.Module, place: Place, blocks: int) -> None:
-        self.norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm3d)]
+        self.norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm3d) and m.training]
         self.place, self.blocks = place, blocks
         self.before = self.flat()
 
     def flat(self) -> Tensor:
-        return torch.cat([t for m in self.norms for t in (m.running_mean, m.running_var) if t is not None])
+        statistics = [t for m in self.norms for t in (m.running_mean, m.running_var) if t is not None]
+        return torch.cat([torch.zeros(0, device=self.place.device), *statistics])
 
-    def merge(self) -> None:
-        rank, size, keep = self.place.rank, self.place.size, (1 - float(self.norms[0].momentum or 0)) ** self.blocks
+    def merge(self, stop: bool, due: bool) -> tuple[bool, bool]:
+        """Whether any process was asked to stop, and whether the first one's clock says to save: the same answer on all."""
+        rank, size = self.place.rank, self.place.size
+        keep = (1 - float(self.norms[0].momentum or 0)) ** self.blocks if self.norms else 1.0
         own = (self.flat() - keep * self.before) * keep ** (size - 1 - rank)
-        dist.all_reduce(own)
-        merged = own + keep**size * self.before
+        shared = torch.cat([own, own.new_tensor([stop, due and rank == 0])])
+        dist.all_reduce(shared)
+        merged = shared[:-2] + keep**size * self.before
         at = 0
         for norm in self.norms:
             for t in (norm.running_mean, norm.running_var):
@@ -109,6 +116,23 @@ class RunningStatistics:
             assert isinstance(norm.num_batches_tracked, Tensor)
             norm.num_batches_tracked += self.blocks * (size - 1)
         self.before = merged
+        stops, dues = shared[-2:].tolist()
+        return stops > 0, dues > 0
+
+
+def strided_as(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """A hook that gives a gradient the strides of its weight where they differ in dimensions of one element only.
+
+    Such strides mean nothing, but DistributedDataParallel compares them: 1x1x1 weights in channels_last_3d have others
+    than the kernels' gradients.
+    """
+    strides = weight.stride()
+
+    def hook(grad: Tensor) -> Tensor:
+        pairs = zip(grad.shape, grad.stride(), strides, strict=True)
+        return grad.as_strided(grad.shape, strides) if all(n == 1 or own == wanted for n, own, wanted in pairs) else grad
+
+    return hook
 
 
 def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place) -> Trained:
@@ -135,8 +159,9 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place) ->
         sums += state["sums"].to(device) if place.rank == 0 else 0
     shared: nn.Module = net
     if place.size > 1:
-        shared = nn.parallel.DistributedDataParallel(net, broadcast_buffers=False)
-    statistics = RunningStatistics(net, place, blocks // place.size) if place.size > 1 else None
+        for weight in net.parameters():
+            weight.register_hook(strided_as(weight))
+        shared = nn.parallel.DistributedDataParallel(net, forward_sync_buffers=False)
 
     def save() -> None:
         total = reduced(sums, place)
@@ -149,6 +174,8 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place) ->
     batches = train_batches(split, recipe, run.seed, step, reader, place.rank, place.size, place.workers, device.type == "cuda")
     steps = recipe.epochs * recipe.steps_per_epoch
     net.train()
+    exchange = Exchange(net, place, blocks // place.size) if place.size > 1 else None
+    first_step = step
     while step < steps:
         for group in sgd.param_groups:
             group["lr"] = learning_rate(recipe, step)
@@ -168,10 +195,11 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place) ->
                 (loss * (place.size / blocks)).backward()
             sums += torch.stack([loss.detach().double() * len(labels), (logits.argmax(1) == labels).sum().double()])
         sgd.step()
-        if statistics is not None:
-            statistics.merge()
         step += 1
         now = time.monotonic()
+        stop, due = place.stop(), now - saved > place.checkpoint_every
+        if exchange is not None:
+            stop, due = exchange.merge(stop, due)
         epoch_ends = step % recipe.steps_per_epoch == 0
         if epoch_ends or now - reported > 1:
             loss_sum, hits = reduced(sums, place).tolist() if epoch_ends else (sums * place.size).tolist()
@@ -181,12 +209,12 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place) ->
                 epoch = (step - 1) // recipe.steps_per_epoch + 1
                 raise Diverged(f"the loss is {loss_sum} in epoch {epoch} of {recipe.epochs}, by step {step} of {steps}")
             facts = {"loss": loss_sum / seen, "clip_top1": 100 * hits / seen}
-            place.report(phase="train", step=step, steps=steps, epoch=(step - 1) // recipe.steps_per_epoch + 1, epochs=recipe.epochs, **facts)
+            sitting = {"first_step": first_step, "training": now - began}
+            place.report(phase="train", step=step, steps=steps, epoch=(step - 1) // recipe.steps_per_epoch + 1, epochs=recipe.epochs, **sitting, **facts)
             reported = now
         if epoch_ends:
             history.append({"epoch": step // recipe.steps_per_epoch, "lr": learning_rate(recipe, step - 1), **facts})
             sums.zero_()
-        stop, due = agreed(place.stop(), now - saved > place.checkpoint_every, place)
         if stop or due or step == steps:
             save()
             saved = time.monotonic()
@@ -204,10 +232,7 @@ def reduced(sums: Tensor, place: Place) -> Tensor:
     return total
 
 
-def agreed(stop: bool, due: bool, place: Place) -> tuple[bool, bool]:
-    """Whether any process was asked to stop, and whether the first one's clock says to save: the same answer on all."""
-    if place.size == 1:
-        return stop, due
-    flags = torch.tensor([stop, due and place.rank == 0], dtype=torch.int32, device=place.device)
-    dist.all_reduce(flags, dist.ReduceOp.MAX)
-    return bool(flags[0]), bool(flags[1])
+def any_asked(place: Place) -> bool:
+    """Whether any process of the run was asked to stop; all must call it together."""
+    asked = torch.tensor(float(place.stop()), device=place.device)
+    return bool(reduced(asked, place) > 0)

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +23,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 
-from csn.execute import folder_of, read_record
+from csn import checkpoints
+from csn.execute import STOPPED, folder_of, read_record
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
 from csn.spec import Run, Variant
@@ -32,13 +36,16 @@ WORKER = """
 import json, sys
 from pathlib import Path
 import torch.distributed as dist
-from csn.execute import execute
+from csn.execute import STOPPED, execute
 from csn.spec import Run
 from csn.train import Stopped
 dist.init_process_group("gloo")
 try:
     record = execute(Run.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))
     print(record.get("video_top1"), record.get("error"))
+except Stopped as stop:
+    print(stop)
+    sys.exit(STOPPED)
 finally:
     dist.destroy_process_group()
 """
@@ -50,14 +57,23 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def together(size: int, home: Path, data: Path, run: Run = RUN) -> list[tuple[int, str, str]]:
-    """Run on `size` processes; exit code, stdout, stderr of each."""
+def start(size: int, home: Path, data: Path, run: Run = RUN) -> list[subprocess.Popen[str]]:
+    """Begin run on `size` processes, in the order of their ranks."""
     base = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size), "GLOO_SOCKET_IFNAME": "lo",
             "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}  # fmt: skip
     command = [sys.executable, "-c", WORKER, json.dumps(run.to_dict()), str(home), str(data)]
-    workers = [subprocess.Popen(command, env={**base, "RANK": str(r)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for r in range(size)]
-    ended = [worker.communicate(timeout=240) for worker in workers]
-    return [(worker.returncode, out, err) for worker, (out, err) in zip(workers, ended, strict=True)]
+    return [subprocess.Popen(command, env={**base, "RANK": str(r)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for r in range(size)]
+
+
+def ends(workers: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """Exit code, last line of stdout, and stderr of each."""
+    ended = [worker.communicate(timeout=1200) for worker in workers]
+    return [(worker.returncode, out.splitlines()[-1] if out else "", err) for worker, (out, err) in zip(workers, ended, strict=True)]
+
+
+def together(size: int, home: Path, data: Path, run: Run = RUN) -> list[tuple[int, str, str]]:
+    """Run on `size` processes; what `ends` says of them."""
+    return ends(start(size, home, data, run))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +86,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
 @pytest.mark.parametrize("size", [2, 4])
 def test_several_processes_give_the_predictions_of_one(size: int, alone: Path, tmp_path: Path, data: Path) -> None:
     ended = together(size, tmp_path, data)
-    assert all(code == 0 for code, _, _ in ended), ended
+    assert [(code, err) for code, _, err in ended] == [(0, "")] * size  # and no warning
     assert len({out for _, out, _ in ended}) == 1  # all processes hold the same record
     one, many = (read_record(RUN, home) for home in (alone, tmp_path))
     assert one is not None and many is not None and many["processes"] == size
@@ -95,3 +111,25 @@ def test_running_statistics_are_those_of_all_micro_batches(alone: Path, tmp_path
 def test_processes_that_do_not_divide_the_step_are_refused(tmp_path: Path, data: Path) -> None:
     ended = together(3, tmp_path, data)
     assert all(code == 1 and "`processes` (=3) must divide the 4 micro-batches of a step" in err for code, _, err in ended)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_test_that_is_asked_to_stop_ends_on_all_processes_and_the_next_sitting_only_tests(size: int, alone: Path, tmp_path: Path, data: Path) -> None:
+    workers, progress = start(size, tmp_path, data), folder_of(RUN, tmp_path) / "progress.json"
+    while not (progress.exists() and json.loads(progress.read_text())["phase"] == "test"):
+        assert all(worker.poll() is None for worker in workers)
+        time.sleep(0.005)
+    workers[-1].send_signal(signal.SIGTERM)  # one of them only
+    ended = ends(workers)
+    assert [code for code, _, _ in ended] == [STOPPED] * size, ended
+    assert all(re.fullmatch(r"stopped at video \d+ of \d+ of the (test|train videos); training is over", out) for _, out, _ in ended), ended
+    assert read_record(RUN, tmp_path) is None
+    state, _ = checkpoints.load(folder_of(RUN, tmp_path))
+    assert state is not None and state["step"] == RUN.recipe.epochs * RUN.recipe.steps_per_epoch
+    assert together(1, tmp_path, data)[0][0] == 0
+    one, stopped = (read_record(RUN, home) or {} for home in (alone, tmp_path))
+    assert stopped["history"] == state["history"] and stopped["train_seconds"] - state["seconds"] < one["train_seconds"] / 2  # no step again
+    if size == 1:
+        assert [stopped[name] for name in ("history", "clip_top1", "video_top1", "train_top1")] == [
+            one[name] for name in ("history", "clip_top1", "video_top1", "train_top1")
+        ]

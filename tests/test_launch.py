@@ -187,8 +187,8 @@ def test_the_rows_come_from_files_alone(
     monkeypatch.setenv("PATH", "/nonexistent")
     record(RUNS[0], tmp_path, video_top1=12.5, host="n1", seconds=61.0, history=[{"loss": 3.0}, {"loss": 2.0}])
     record(RUNS[1], tmp_path, error="out of memory", log=["one", "oom_kill"], retry=True)
-    progress = {"phase": "train", "epoch": 1, "epochs": 2, "loss": 4.0, "clip_top1": 1.5, "host": "n2", "elapsed": 10.0}
-    progress |= {"step": 3, "first_step": 1, "steps": 4}
+    progress = {"phase": "train", "epoch": 1, "epochs": 2, "loss": 4.0, "clip_top1": 1.5, "host": "n2", "elapsed": 99.0}
+    progress |= {"step": 3, "first_step": 1, "steps": 4, "training": 10.0}
     write(folder_of(RUNS[2], tmp_path) / "progress.json", {**progress, "time": time.time()})
     write(folder_of(RUNS[3], tmp_path) / "progress.json", {**progress, "time": time.time() - 2 * status.STALE})
     write(folder_of(RUNS[3], tmp_path) / "last.ckpt", {})
