@@ -3,11 +3,11 @@
 The diagram, floor by floor (imports go downward only):
     0 spec, recipes                what is run: Variant x Recipe x seed
     1 blocks, depthwise, data, metrics
-    2 resnet3d, cost, checkpoints  build(variant, num_classes), count(module, shape)
+    2 resnet3d, cost, checkpoints  build(variant, num_classes), count(module, shape), load(file)
     3 train, evaluate              the one training loop, the one multi-view test
     4 execute                      one Run -> one record
     5 table, plots, launch         records -> CSV -> table, verdicts, figures
-    6 cli, predict                 the flags every table script shares
+    6 cli, predict                 the flags every table script shares; classify(net, video)
 
 Nothing here imports torch before it is needed: `csn.Variant` is instant, `csn.build` loads it.
 """
@@ -20,12 +20,16 @@ from typing import TYPE_CHECKING, Any
 from csn.spec import Recipe, Run, UserError, Variant
 
 if TYPE_CHECKING:
+    from csn.checkpoints.network import load
     from csn.cost import Cost, count
+    from csn.predict import classify
     from csn.resnet3d import build, fully_convolutional
 
 __version__ = "0.1.0"
-__all__ = ["Cost", "Recipe", "Run", "UserError", "Variant", "build", "count", "fully_convolutional"]
-LAZY = {"build": "resnet3d", "fully_convolutional": "resnet3d", "count": "cost", "Cost": "cost"}
+__all__ = ["Cost", "Recipe", "Run", "UserError", "Variant", "build", "classify", "count", "fully_convolutional", "load"]
+LAZY = {
+    "build": "resnet3d", "fully_convolutional": "resnet3d", "count": "cost", "Cost": "cost", "load": "checkpoints.network", "classify": "predict",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -95,7 +95,7 @@ def step(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> No
     elif name in ("GET", "BINGET", "LONG_BINGET"):
         stack.append(memo[argument])
     elif name in ("GLOBAL", "STACK_GLOBAL"):
-        stack.append(named(argument if name == "GLOBAL" else "{1} {0}".format(stack.pop(), stack.pop())))
+        stack.append(named(argument if name == "GLOBAL" else " ".join(last(stack, 2))))
     elif name == "REDUCE":
         arguments, function = stack.pop(), stack.pop()
         stack.append(made(function, arguments))
