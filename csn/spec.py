@@ -221,6 +221,11 @@ class Recipe:
         require(self.frames >= 2, "frames", self.frames, "must be at least 2")
         require(self.stride >= 1, "stride", self.stride, "must be at least 1")
         require(self.crop >= 32, "crop", self.crop, "must be at least 32")
+        if self.resize is not None:
+            low, high = self.resize
+            require(low <= high, "resize", self.resize, "must be (low, high) with low <= high")
+            for name in ("crop", "test_crop"):
+                require(getattr(self, name) <= low, name, getattr(self, name), f"must not exceed the low end of `resize` (={low})")
         require(self.batch % self.micro_batch == 0, "micro_batch", self.micro_batch, f"must divide `batch` (={self.batch})")
         require(0 <= self.warmup < self.epochs, "warmup", self.warmup, f"must lie below `epochs` (={self.epochs})")
         require(

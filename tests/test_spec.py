@@ -39,6 +39,12 @@ def test_a_wrong_variant_is_refused_with_name_value_and_rule(fields: dict, sente
         ({"clips_per_epoch": 100}, "must be a multiple of `batch`"),
         ({"test_crops": 2}, "`test_crops`"),
         ({"stride": 0}, "`stride`"),
+        ({"resize": (44, 36)}, r"`resize` \(=\(44, 36\)\) must be \(low, high\)"),
+        ({"resize": (31, 36)}, r"`crop` \(=32\) must not exceed the low end of `resize` \(=31\)"),
+        ({"resize": (36, 44), "test_crop": 40}, r"`test_crop` \(=40\) must not exceed"),
+        ({"test_dense": True, "crop": 40}, r"`test_crop` \(=32\) must be at least `crop` \(=40\) with `test_dense`"),
+        ({"views_per_batch": 0}, "`views_per_batch`"),
+        ({"fps": 30.0}, r"`fps` \(=30.0\) belongs to sets of real video only"),
     ],
 )
 def test_a_wrong_recipe_is_refused(fields: dict, sentence: str) -> None:
