@@ -9,7 +9,8 @@ from typing import Any
 
 from csn import launch, status
 from csn.profiles import Profile, read_profile
-from csn.spec import Run
+from csn.recipes import VIDEOS
+from csn.spec import Embedded, Run
 from csn.table import cost_key, planned_costs
 
 SUSTAINED = 10e12  # floating-point operations a second of one GPU in training, for estimates: an assumption, ours
@@ -56,15 +57,24 @@ def act(args: argparse.Namespace, runs: Sequence[Run], home: Path, data: Path, t
 
 
 def estimates(runs: Sequence[Run], profile: Profile, took: Mapping[str, float]) -> dict[str, float]:
-    """Seconds of each run on one device, by name: on CPUs as earlier runs took, on GPUs by FLOPs at SUSTAINED.
+    """Seconds of each run on one device, by name: on CPUs as earlier runs took, on GPUs by FLOPs at SUSTAINED."""
+    return dict(took) if profile.device == "cpu" else gpu_seconds(runs)
 
-    A training clip costs three forward passes, of two operations a multiply-add; the test is left out.
+
+def gpu_seconds(runs: Sequence[Run]) -> dict[str, float]:
+    """Seconds of each run on one GPU that sustains SUSTAINED, by name; an estimate. Runs of unknown cost are left out.
+
+    Two operations a multiply-add; a training clip costs three forward passes; then every view of all test videos, and of all
+    training videos for the accuracy of the fit, costs one. Reading and decoding are left out.
     """
-    if profile.device == "cpu":
-        return dict(took)
     costs, expected = planned_costs(), {}
     for run in runs:
-        macs = costs.get(cost_key(run.variant, run.recipe), {}).get("flops")
-        if macs is not None:
-            expected[run.name] = 6 * macs * run.recipe.epochs * run.recipe.clips_per_epoch / SUSTAINED
+        recipe, data = run.recipe, run.recipe.data
+        macs = costs.get(cost_key(run.variant, recipe), {}).get("flops")
+        if macs is None:
+            continue
+        view = costs.get(cost_key(run.variant, recipe, view=True), {}).get("flops") or macs * (recipe.test_crop / recipe.crop) ** 2
+        videos = data.train + data.test if isinstance(data, Embedded) else sum(VIDEOS[data.kind])
+        forward = 3 * macs * recipe.epochs * recipe.clips_per_epoch + view * recipe.test_clips * recipe.test_crops * videos
+        expected[run.name] = 2 * forward / SUSTAINED
     return expected
