@@ -46,6 +46,11 @@ class Submission:
         """The log of the first task of one run."""
         return self.folder / "logs" / f"{self.job_id(run)}_0_log.out"
 
+    def logs(self, run: str) -> list[Path]:
+        """The logs of all its tasks, the first one's first."""
+        first = self.log(run)
+        return [first, *sorted(set(first.parent.glob(f"{self.job_id(run)}_*_log.out")) - {first})]
+
     def text(self) -> str:
         """What --submit prints."""
         array = f"_[0-{len(self.runs) - 1}]" if len(self.runs) > 1 else ""

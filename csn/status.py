@@ -18,7 +18,9 @@ from csn.slurm import Queued
 from csn.spec import Run, UserError
 
 FILES_EVERY, SQUEUE_EVERY, SACCT_EVERY = 2.0, 10.0, 60.0  # seconds, of the live table
-OUT_OF_MEMORY = re.compile("oom.kill|exceeded.*memory", re.IGNORECASE)  # the log knows it, the job's state does not
+OUT_OF_MEMORY = re.compile("oom.kill|exceeded.*memory|out ?of ?memory", re.IGNORECASE)  # the log knows it, the job's state does not
+FAULT = re.compile(r"^[\w.]*(Error|Exception|Held)\b", re.MULTILINE)  # the last line of a traceback
+KILLED = re.compile(r"exit (0:9|9:0|137:0)\)")  # SIGKILL, as SLURM tells it of a job, a step and a shell
 STALE = 600.0  # seconds without progress after which a run outside the queue is not called running
 
 
@@ -109,14 +111,27 @@ def settle(runs: Sequence[Run], home: Path, queue: Mapping[str, Queued]) -> None
         some = latest[run.name]
         end = ends.get(some.job_id(run.name))
         if end is not None:
-            log = log_tail(some.log(run.name))
-            why = f"out of memory: {end}" if OUT_OF_MEMORY.search("\n".join(log)) else end
+            why, log = reason_of(end, [log_tail(path) for path in some.logs(run.name)])
             try:
                 with held(folder_of(run, home)):
                     facts = {"run": run.name, "spec": run.to_dict(), "error": why, "log": log, "retry": True}
                     write_json(folder_of(run, home) / "record.json", facts)
             except Held:
                 continue  # someone runs it here
+
+
+def reason_of(end: str, tails: Sequence[list[str]]) -> tuple[str, list[str]]:
+    """Why a job ended, and the tail of the log that tells it, from what sacct says and the tails of all tasks' logs.
+
+    SLURM knows a job out of memory only where cgroups count it; elsewhere a task's log says so, and where the kernel
+    killed the process, nobody does.
+    """
+    for tail in tails:
+        if OUT_OF_MEMORY.search("\n".join(tail)):
+            return f"out of memory: {end}", tail
+    told = next((tail for tail in tails if FAULT.search("\n".join(tail))), next(iter(tails), []))
+    killed = KILLED.search(end) and "cancelled" not in end and not FAULT.search("\n".join(told))
+    return f"killed, out of memory perhaps: {end}" if killed else end, told
 
 
 def log_tail(path: Path, lines: int = 5) -> list[str]:

@@ -246,3 +246,26 @@ def test_the_log_tail_is_the_last_lines_that_say_something(tmp_path: Path) -> No
     (tmp_path / "log").write_text("\n".join(f"line {i}" for i in range(10000)) + "\n\n")
     assert status.log_tail(tmp_path / "log", 2) == ["line 9998", "line 9999"]
     assert status.log_tail(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    ("end", "tails", "reason", "log"),
+    [
+        ("failed (FAILED, exit 9:0)", [["srun: error: n1: task 0: Killed"]], "killed, out of memory perhaps: failed (FAILED, exit 9:0)", 0),
+        ("failed (FAILED, exit 1:0)", [["epoch 1"], ["Traceback", "csn.spec.UserError: no file x"]], "failed (FAILED, exit 1:0)", 1),
+        ("failed (FAILED, exit 9:0)", [["a"], ["slurmstepd: error: Detected 1 oom-kill event(s)"]], "out of memory: failed (FAILED, exit 9:0)", 1),
+        ("failed (FAILED, exit 1:0)", [["torch.OutOfMemoryError: CUDA out of memory."]], "out of memory: failed (FAILED, exit 1:0)", 0),
+        ("cancelled (CANCELLED by 0, exit 0:9)", [["a"]], "cancelled (CANCELLED by 0, exit 0:9)", 0),
+        ("time limit (TIMEOUT, exit 0:15)", [], "time limit (TIMEOUT, exit 0:15)", None),
+    ],
+)
+def test_the_reason_of_an_end_is_found_in_the_logs_of_all_tasks(end: str, tails: list[list[str]], reason: str, log: int | None) -> None:
+    assert status.reason_of(end, tails) == (reason, [] if log is None else tails[log])
+
+
+def test_time_left_counts_this_sitting_alone(tmp_path: Path) -> None:
+    """Three of four quarters were done by an earlier sitting: the fourth is not as fast as if this one had done all."""
+    facts = {"phase": "train", "epoch": 4, "epochs": 4, "steps": 400, "first_step": 300, "elapsed": 30.0, "time": time.time()}
+    for step, training, left in ((310, 20.0, 180.0), (300, 0.5, None)):
+        write(folder_of(RUNS[0], tmp_path) / "progress.json", {**facts, "step": step, "training": training})
+        assert status.rows(RUNS[:1], tmp_path, {})[0].left == left

@@ -52,10 +52,14 @@ class Meeting:
 
 @dataclass(frozen=True)
 class Hog:
-    """Takes memory until it is killed for it."""
+    """One of the tasks takes memory until it is killed for it; the others wait."""
+
+    rank: int
 
     def __call__(self) -> None:
         taken = []
+        while int(os.environ["SLURM_PROCID"]) != self.rank:
+            time.sleep(1)
         while True:
             taken.append(bytearray(os.urandom(1 << 20)) * 200)
             time.sleep(0.2)
