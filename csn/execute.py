@@ -141,8 +141,8 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
     Raises what train raises; Stopped in a test too, whose next sitting begins with the test.
     """
     import numpy as np
-    import safetensors.torch
 
+    from csn.checkpoints import facts, network
     from csn.cost import count
     from csn.data import Split
     from csn.data.loader import load, reader_of
@@ -155,7 +155,7 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
     if place.rank == 0:
         print(*train_split.told("train"), *test_split.told("test"), sep="\n", flush=True)
     reader = reader_of(recipe, data, (train_split, test_split))
-    trained = train(run, train_split, reader, folder, place)
+    trained = train(run, train_split, reader, folder, place, data / "checkpoints" / recipe.pretrained if recipe.pretrained else None)
     began, last = time.monotonic(), [0.0]
 
     def score(split: Split, phase: str) -> Scores:
@@ -177,8 +177,8 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
         scores = io.BytesIO()
         np.savez_compressed(scores, probs=test.probs.astype(np.float16), labels=test.labels, clip=test.clip, videos=np.array(test.videos))
         write_atomic(folder / "scores.npz", scores.getvalue())
-        tensors = {name: t.contiguous() for name, t in trained.net.state_dict().items()}
-        write_atomic(folder / "weights.safetensors", safetensors.torch.save(tensors, {"run": json.dumps(run.to_dict())}))
+        told = facts.of_run(run, train_split.classes, trained.net)
+        network.write(folder / "weights.safetensors", told, trained.net.state_dict(), run=json.dumps(run.to_dict()))
     return {
         "params": cost.params, "flops": cost.flops, "interactions": cost.interactions, "uncounted": list(cost.uncounted),
         **{name: one.mean for name, one in measures.items() if isfinite(one.mean)},
@@ -189,6 +189,7 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
         "missing_videos": {"train": len(train_split.missing), "test": len(test_split.missing)},
         "empty_classes": {"train": list(train_split.empty), "test": list(test_split.empty)},
         "damaged_checkpoints": trained.broken, "seconds": trained.seconds + time.monotonic() - began, "train_seconds": trained.seconds,
+        **({"pretrained": {"file": recipe.pretrained, "sha256": trained.pretrained}} if recipe.pretrained else {}),
     }  # fmt: skip
 
 

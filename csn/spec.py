@@ -188,6 +188,8 @@ class Recipe:
     test_dense: test fully convolutionally: the classifier at every position of the final map, probabilities averaged.
     views_per_batch: views of one forward of the test; bounds its memory.
     fps: frames per second at which every video is seen, by taking nearer or farther frames; None takes the frames as they are.
+    pretrained: a file below DATA/checkpoints/ that training begins from, "" for none: the same network, with the classifier where
+    its classes are the same, a fresh one otherwise. freeze_bn: batch norm keeps the file's statistics, gamma and beta.
     """
 
     scale: str
@@ -216,6 +218,8 @@ class Recipe:
     test_dense: bool = False
     views_per_batch: int = 32
     fps: float | None = None
+    pretrained: str = ""
+    freeze_bn: bool = False
 
     def __post_init__(self) -> None:
         require(self.frames >= 2, "frames", self.frames, "must be at least 2")
@@ -236,6 +240,9 @@ class Recipe:
         require(self.views_per_batch >= 1, "views_per_batch", self.views_per_batch, "must be at least 1")
         require(self.fps is None or self.fps > 0, "fps", self.fps, "must be above 0, or None")
         require(self.fps is None or isinstance(self.data, VideoSet), "fps", self.fps, "belongs to sets of real video only")
+        inside = not self.pretrained.startswith("/") and ".." not in self.pretrained.split("/")
+        require(inside, "pretrained", self.pretrained, "must be the name of a file below DATA/checkpoints/")
+        require(not self.freeze_bn or self.pretrained != "", "freeze_bn", self.freeze_bn, "belongs to a `pretrained` network")
         span = (self.frames - 1) * self.stride + 1
         if isinstance(self.data, Embedded):
             require(

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from csn import checkpoints
+from csn.checkpoints.network import start
 from csn.data import Split
 from csn.data.loader import MOST_DAMAGED, Reader, normalise, too_many, train_batches
 from csn.memory import keep_memory
@@ -56,13 +57,15 @@ class Place:
 @dataclass
 class Trained:
     """net: the final network. history: one dict an epoch (epoch, lr, loss, clip_top1 while training). damaged: videos that
-    were replaced. broken: checkpoints found damaged at the start. seconds: of training, all sittings together."""
+    were replaced. broken: checkpoints found damaged at the start. seconds: of training, all sittings together. pretrained:
+    SHA-256 of the file it began from, "" without one."""
 
     net: nn.Module
     history: list[dict[str, float]]
     damaged: list[str]
     broken: list[str]
     seconds: float
+    pretrained: str = ""
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -135,8 +138,20 @@ def strided_as(weight: Tensor) -> Callable[[Tensor], Tensor]:
     return hook
 
 
-def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place) -> Trained:
-    """Train run on split, resuming from the newest whole checkpoint of folder, to the last epoch.
+def freeze(net: nn.Module) -> None:
+    """Fix batch norm: its statistics, gamma and beta. Call it after net.train().
+
+    The authors' released fine-tuning leaves batch norm in training (VMZ tools/train_net.py), so a Recipe does by default; the
+    released fine-tuning of these networks from IG-65M by MMAction2 fixes all four (norm_eval and bn_frozen), as this does.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.eval().requires_grad_(False)
+
+
+def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pretrained: Path | None = None) -> Trained:
+    """Train run on split, resuming from the newest whole checkpoint of folder, to the last epoch. pretrained: the file of a
+    recipe that names one; it has to be there, unchanged, in every sitting.
 
     Raises Stopped after saving when place.stop() says so, Diverged when the loss is not finite, UserError for what a
     person can mend. On a CPU with the same number of threads, interrupted and resumed equals uninterrupted, bit for bit.
@@ -147,19 +162,25 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place) ->
     if device.type == "cpu":
         keep_memory()
     torch.manual_seed(run.seed)
-    net = build(run.variant, len(split.classes), recipe.frames).to(device).to(memory_format=torch.channels_last_3d)
+    net = build(run.variant, len(split.classes), recipe.frames)
+    sha256 = start(net, pretrained, recipe, split.classes) if pretrained else ""
+    net = net.to(device).to(memory_format=torch.channels_last_3d).train()
+    if recipe.freeze_bn:
+        freeze(net)
     sgd = optimizer(net, recipe)
     step, history, damaged, seconds = 0, [], set[str](), 0.0
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, hits of this epoch, this rank's share
     state, broken = checkpoints.load(folder)
     if state is not None:
+        if state.get("pretrained", "") != sha256:
+            raise UserError(f"`pretrained` (={recipe.pretrained}) is not the file this run began from; bring that back, or delete {folder}.")
         net.load_state_dict(state["net"])
         sgd.load_state_dict(state["sgd"])
         step, history, damaged, seconds = state["step"], state["history"], set(state["damaged"]), state["seconds"]
         sums += state["sums"].to(device) if place.rank == 0 else 0
     shared: nn.Module = net
     if place.size > 1:
-        for weight in net.parameters():
+        for weight in filter(lambda one: one.requires_grad, net.parameters()):
             weight.register_hook(strided_as(weight))
         shared = nn.parallel.DistributedDataParallel(net, forward_sync_buffers=False)
 
@@ -167,13 +188,12 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place) ->
         total = reduced(sums, place)
         if place.rank == 0:
             spent = seconds + time.monotonic() - began
-            state = {"net": net.state_dict(), "sgd": sgd.state_dict(), "step": step, "history": history}
+            state = {"net": net.state_dict(), "sgd": sgd.state_dict(), "step": step, "history": history, "pretrained": sha256}
             checkpoints.save(folder, {**state, "damaged": sorted(damaged), "seconds": spent, "sums": total.cpu()})
 
     began = saved = reported = time.monotonic()
     batches = train_batches(split, recipe, run.seed, step, reader, place.rank, place.size, place.workers, device.type == "cuda")
     steps = recipe.epochs * recipe.steps_per_epoch
-    net.train()
     exchange = Exchange(net, place, blocks // place.size) if place.size > 1 else None
     first_step = step
     while step < steps:
@@ -220,7 +240,7 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place) ->
             saved = time.monotonic()
         if stop and step < steps:
             raise Stopped(f"stopped at step {step} of {steps}")
-    return Trained(net, history, sorted(damaged), broken, seconds + time.monotonic() - began)
+    return Trained(net, history, sorted(damaged), broken, seconds + time.monotonic() - began, sha256)
 
 
 def reduced(sums: Tensor, place: Place) -> Tensor:

@@ -64,6 +64,14 @@ def load(path: str | Path, num_classes: int | None = None, statistics: str | Non
     return net.eval()
 
 
+def facts_of(net: nn.Module) -> Facts:
+    """The facts of a network that came from `load`. Raises UserError for any other, which tells nothing of its input."""
+    facts = getattr(net, "facts", None)
+    if not isinstance(facts, Facts):
+        raise UserError("The network says nothing of its input; take it from csn.load(file).")
+    return facts
+
+
 def start(net: ResNet3D, path: Path, recipe: Recipe, classes: Sequence[str]) -> str:
     """Fill net, as built for recipe, from a file, to fine-tune it: all but the classifier, and that too where its classes are
     the same. Returns the file's SHA-256. Raises UserError where the network or the input statistics are others."""
