@@ -1,0 +1,106 @@
+"""The state of runs: from files, from the queue, from what a job left behind. 3 s."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from test_launch import RUNS, record, write
+
+from csn import launch, slurm, status
+from csn.execute import folder_of
+from csn.spec import UserError
+
+
+def test_the_rows_come_from_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    record(RUNS[0], tmp_path, video_top1=12.5, host="n1", seconds=61.0, history=[{"loss": 3.0}, {"loss": 2.0}])
+    record(RUNS[1], tmp_path, error="out of memory", log=["one", "oom_kill"], retry=True)
+    progress = {"phase": "train", "epoch": 1, "epochs": 2, "loss": 4.0, "clip_top1": 1.5, "host": "n2", "elapsed": 99.0}
+    progress |= {"step": 3, "first_step": 1, "steps": 4, "training": 10.0}
+    write(folder_of(RUNS[2], tmp_path) / "progress.json", {**progress, "time": time.time()})
+    write(folder_of(RUNS[3], tmp_path) / "progress.json", {**progress, "time": time.time() - 2 * status.STALE})
+    write(folder_of(RUNS[3], tmp_path) / "last.ckpt", {})
+    write(tmp_path / "submissions" / "1" / "submission.json", {"runs": [run.name for run in RUNS], "job": "7"})
+    status.show(RUNS, tmp_path, as_json=True)
+    out, err = capsys.readouterr()
+    assert err == "squeue is not installed here: the table is from files alone.\n"
+    done, failed, running, stopped = json.loads(out)
+    assert done == {
+        "run": RUNS[0].name, "state": "done", "epoch": "2/2", "loss": 2.0, "accuracy": 12.5, "node": "n1",
+        "elapsed": 61.0, "left": 0.0, "reason": None,
+    }  # fmt: skip
+    assert (failed["state"], failed["reason"]) == ("failed", "out of memory | oom_kill")
+    assert (running["state"], running["epoch"], running["accuracy"], running["node"]) == ("running", "1/2", 1.5, "n2")
+    assert running["left"] == 5.0  # two steps in ten seconds, one step to go
+    assert stopped["state"] == "stopped"
+    console = Console(width=300, record=True, file=io.StringIO())
+    console.print(status.table(status.rows(RUNS, tmp_path, {})))
+    text = console.export_text()
+    assert "0:01:01" in text and "12.5" in text and "1 of 4 done" in text
+
+
+def test_a_queued_run_says_why_it_waits(tmp_path: Path) -> None:
+    queue = {
+        RUNS[0].name: slurm.Queued("7_0", "PENDING", "", "Resources"),
+        RUNS[1].name: slurm.Queued("7_1", "RUNNING", "n3", "None"),
+    }
+    rows = status.rows(RUNS[:3], tmp_path, queue)
+    assert [(row.state, row.node, row.reason) for row in rows] == [
+        ("queued", None, "Resources"), ("running", "n3", None), ("missing", None, None),
+    ]  # fmt: skip
+
+
+def test_a_silent_or_failing_squeue_is_told_and_the_files_still_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "submissions" / "1" / "submission.json", {"runs": [run.name for run in RUNS], "job": "7"})
+    squeue = tmp_path / "squeue"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for script, note in (
+        ("echo down >&2; exit 1", "squeue failed (down); is the cluster up?"),
+        ("exec /bin/sleep 60", "did not"),
+    ):
+        squeue.write_text(f"#!/bin/sh\n{script}\n")
+        squeue.chmod(0o755)
+        monkeypatch.setattr(slurm, "CALL_SECONDS", 1)
+        status.show(RUNS, tmp_path)
+        out, err = capsys.readouterr()
+        assert note in err and "0 of 4 done" in out
+        with pytest.raises(UserError, match=r"squeue (failed|did not answer)"):
+            launch.missing(RUNS, tmp_path)
+
+
+def test_the_log_tail_is_the_last_lines_that_say_something(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("\n".join(f"line {i}" for i in range(10000)) + "\n\n")
+    assert status.log_tail(tmp_path / "log", 2) == ["line 9998", "line 9999"]
+    assert status.log_tail(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    ("end", "tails", "reason", "log"),
+    [
+        ("failed (FAILED, exit 9:0)", [["srun: error: n1: task 0: Killed"]], "killed, out of memory perhaps: failed (FAILED, exit 9:0)", 0),
+        ("failed (FAILED, exit 1:0)", [["epoch 1"], ["Traceback", "csn.spec.UserError: no file x"]], "failed (FAILED, exit 1:0)", 1),
+        ("failed (FAILED, exit 9:0)", [["a"], ["slurmstepd: error: Detected 1 oom-kill event(s)"]], "out of memory: failed (FAILED, exit 9:0)", 1),
+        ("failed (FAILED, exit 1:0)", [["torch.OutOfMemoryError: CUDA out of memory."]], "out of memory: failed (FAILED, exit 1:0)", 0),
+        ("cancelled (CANCELLED by 0, exit 0:9)", [["a"]], "cancelled (CANCELLED by 0, exit 0:9)", 0),
+        ("time limit (TIMEOUT, exit 0:15)", [], "time limit (TIMEOUT, exit 0:15)", None),
+    ],
+)
+def test_the_reason_of_an_end_is_found_in_the_logs_of_all_tasks(end: str, tails: list[list[str]], reason: str, log: int | None) -> None:
+    assert status.reason_of(end, tails) == (reason, [] if log is None else tails[log])
+
+
+def test_time_left_counts_this_sitting_alone(tmp_path: Path) -> None:
+    """Three of four quarters were done by an earlier sitting: the fourth is not as fast as if this one had done all."""
+    facts = {"phase": "train", "epoch": 4, "epochs": 4, "steps": 400, "first_step": 300, "elapsed": 30.0, "time": time.time()}
+    for step, training, left in ((310, 20.0, 180.0), (300, 0.5, None)):
+        write(folder_of(RUNS[0], tmp_path) / "progress.json", {**facts, "step": step, "training": training})
+        assert status.rows(RUNS[:1], tmp_path, {})[0].left == left
