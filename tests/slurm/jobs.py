@@ -10,7 +10,7 @@ import pytest
 from local_cluster import Cluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE = 300  # seconds after which a wait is a failure; what is waited for takes a tenth of it on an idle machine
+PATIENCE = 900  # seconds after which a wait is a failure; what is waited for takes a thirtieth of it on an idle machine
 
 
 def until(what: str, ready: Callable[[], object]) -> None:
