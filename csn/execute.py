@@ -178,7 +178,7 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
         np.savez_compressed(scores, probs=test.probs.astype(np.float16), labels=test.labels, clip=test.clip, videos=np.array(test.videos))
         write_atomic(folder / "scores.npz", scores.getvalue())
         told = facts.of_run(run, train_split.classes, trained.net)
-        network.write(folder / "weights.safetensors", told, trained.net.state_dict(), run=json.dumps(run.to_dict()))
+        network.write(folder / "weights.safetensors", told, trained.net.state_dict(), run=run.to_dict())
     return {
         "params": cost.params, "flops": cost.flops, "interactions": cost.interactions, "uncounted": list(cost.uncounted),
         **{name: one.mean for name, one in measures.items() if isfinite(one.mean)},

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import nn
 
@@ -13,6 +14,7 @@ from csn.checkpoints.formats import FORMATS, Triple
 from csn.spec import Run, UserError, Variant
 
 OURS = "csn"  # the name of our own format
+HEADER = "csn"  # and of its text in the header
 
 
 @dataclass(frozen=True)
@@ -78,25 +80,28 @@ def of_run(run: Run, classes: Sequence[str], net: nn.Module) -> Facts:
     return Facts(run.variant, len(classes), tuple(classes), given, eps)
 
 
-def metadata(facts: Facts) -> dict[str, str]:
-    """The header of our files: facts as texts; `from_metadata` gives them back."""
-    told = {
-        "variant": json.dumps(asdict(facts.variant)), "num_classes": str(facts.num_classes), "classes": json.dumps(facts.classes),
-        "input": json.dumps(asdict(facts.input)), "bn_eps": repr(facts.eps), "windows": str(int(facts.windows)),
-    }  # fmt: skip
+def metadata(facts: Facts, **more: Any) -> dict[str, str]:
+    """The header of our files: facts, and more beside them, as one JSON text; `from_metadata` gives the facts back.
+
+    One text, for safetensors writes several in any order, and equal networks are to be equal files.
+    """
     source = facts.source or ((facts.format, facts.sha256) if facts.format != OURS else None)
-    return told | ({"source_format": source[0], "source_sha256": source[1]} if source else {})
+    told = {
+        "variant": asdict(facts.variant), "num_classes": facts.num_classes, "classes": facts.classes, "input": asdict(facts.input),
+        "bn_eps": facts.eps, "windows": facts.windows, "source": source and {"format": source[0], "sha256": source[1]},
+    }  # fmt: skip
+    return {HEADER: json.dumps(told | more)}
 
 
-def from_metadata(told: Mapping[str, str], sha256: str) -> Facts:
-    """The facts in a header that `metadata` wrote. Raises UserError."""
+def from_metadata(text: str, sha256: str) -> Facts:
+    """The facts in a text that `metadata` wrote. Raises UserError."""
     try:
-        given = json.loads(told["input"])
-        given |= {name: tuple(given[name]) for name in ("mean", "std")}
-        source = (told["source_format"], told["source_sha256"]) if "source_format" in told else None
+        told = json.loads(text)
+        given = {**told["input"], **{name: tuple(told["input"][name]) for name in ("mean", "std")}}
+        source = told["source"] and (told["source"]["format"], told["source"]["sha256"])
         return Facts(
-            variant=Variant(**json.loads(told["variant"])), num_classes=int(told["num_classes"]), classes=tuple(json.loads(told["classes"])),
-            input=Input(**given), eps=float(told["bn_eps"]), windows=told["windows"] == "1", sha256=sha256, source=source,
+            variant=Variant(**told["variant"]), num_classes=int(told["num_classes"]), classes=tuple(told["classes"]),
+            input=Input(**given), eps=float(told["bn_eps"]), windows=bool(told["windows"]), sha256=sha256, source=source,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"its header is damaged or of another version ({error!r})") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -95,7 +96,7 @@ def set_eps(net: nn.Module, eps: float) -> None:
             module.eps = eps
 
 
-def write(path: Path, facts: Facts, state: Mapping[str, Tensor], **more: str) -> None:
-    """Write a network as our format, whole or not at all. more: texts to put beside the header. Raises UserError."""
+def write(path: Path, facts: Facts, state: Mapping[str, Tensor], **more: Any) -> None:
+    """Write a network as our format, whole or not at all. more: plain values to tell beside the facts. Raises UserError."""
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-    write_atomic(path, safetensors.torch.save(tensors, {**metadata(facts), **more}))
+    write_atomic(path, safetensors.torch.save(tensors, metadata(facts, **more)))

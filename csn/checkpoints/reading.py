@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from csn.checkpoints import containers
-from csn.checkpoints.facts import Facts, Input, from_metadata
+from csn.checkpoints.facts import HEADER, Facts, Input, from_metadata
 from csn.checkpoints.formats import STATISTICS, Triple, recognise, skeleton
 from csn.data.media import lines
 from csn.spec import UserError
@@ -30,7 +30,7 @@ def read(path: Path, statistics: str | None = None) -> tuple[Facts, dict[str, Te
         raise UserError(f"`statistics` (={statistics}) must be one of {', '.join(STATISTICS)}.")
     content = containers.read(path)
     try:
-        facts, names = own_facts(content) if "variant" in content.told else foreign_facts(content)
+        facts, names = own_facts(content) if HEADER in content.told else foreign_facts(content)
     except UserError as error:
         raise UserError(f"The checkpoint {path} is refused: {str(error).rstrip('.')}.") from None
     if statistics is not None:
@@ -42,7 +42,7 @@ def read(path: Path, statistics: str | None = None) -> tuple[Facts, dict[str, Te
 
 def own_facts(content: containers.Content) -> tuple[Facts, dict[str, str]]:
     """Facts of our own format. Raises UserError."""
-    facts = from_metadata(content.told, content.sha256)
+    facts = from_metadata(content.told[HEADER], content.sha256)
     names = skeleton(facts.variant, facts.num_classes).state_dict()
     return facts, {name: name for name in names if facts.num_classes or not name.startswith("head.")}
 

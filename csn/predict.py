@@ -1,0 +1,227 @@
+"""Classify videos with a checkpoint of any format.
+
+    python -m csn.predict VIDEO... --checkpoint FILE          files, folders of videos, lists (.txt, one path a line)
+
+    net = csn.load("ip_csn_152.pkl")
+    csn.classify(net, "clip.mp4")                             # [("arm wrestling", 0.93), ...]
+
+A video's probabilities are the mean of softmax over its views: clips spread evenly over it, times crops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from csn.checkpoints.network import facts_of, load
+from csn.checkpoints.reading import class_names
+from csn.data import Sample, Split
+from csn.data.loader import Reader, TestVideos
+from csn.data.media import VIDEOS, lines, listing
+from csn.data.video import VideoError, probe, read_frames
+from csn.evaluate import forward
+from csn.spec import Recipe, UserError, VideoSet
+
+CLIPS = 3  # seconds of work a video on two cores for the largest network; the published tests take 10
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one video is. probs (K,), or None and why it could not be read."""
+
+    video: Path
+    probs: NDArray[np.float32] | None
+    why: str = ""
+
+    def top(self, number: int, classes: Sequence[str]) -> list[tuple[int, str, float]]:
+        """(class, its name, probability) of the `number` likeliest; a number stands for a name that is unknown."""
+        if self.probs is None:
+            return []
+        best = np.argsort(-self.probs, kind="stable")[:number]
+        return [(int(k), classes[k] if classes else str(k), float(self.probs[k])) for k in best]
+
+
+def protocol(net: nn.Module, clips: int = CLIPS, crops: int = 1) -> Recipe:
+    """The Recipe by which a network from `csn.load` sees a video: its own input, clips x crops views. Raises UserError."""
+    facts = facts_of(net)
+    given = facts.input
+    if clips < 1:
+        raise UserError(f"`--views` (={clips}) must be at least 1.")
+    return Recipe(
+        scale="predict", data=VideoSet(kind="folder", classes=facts.num_classes), frames=given.frames, stride=given.stride,
+        crop=given.crop, resize=(given.short, given.short) if given.short else None, mean=given.mean, std=given.std, fps=given.fps,
+        test_clips=clips, test_crops=crops, test_crop=given.crop, views_per_batch=4,
+    )  # fmt: skip
+
+
+def answers(
+    net: nn.Module, videos: Sequence[Path], recipe: Recipe, device: torch.device, tick: Callable[[int, int], None] = lambda done, total: None
+) -> Iterator[Answer]:
+    """One Answer a video, in order, as they come; a video that cannot be read is an Answer that says why.
+
+    tick(done, total) counts views. Raises UserError where a crop is larger than the frames.
+    """
+    net.to(device).to(memory_format=torch.channels_last_3d).eval()
+    views_each, reader = recipe.test_clips * recipe.test_crops, Reader()
+    for number, path in enumerate(videos):
+        own = replace(recipe, fps=None) if path.is_dir() else recipe  # pictures carry no frame rate
+        split = Split((Sample(path, (0,), str(path)),), ())
+        views, _, readable = TestVideos(split, own, reader)[0]
+        if readable:
+            probs = []
+            for part in views.split(recipe.views_per_batch):
+                with torch.inference_mode():
+                    probs.append(forward(net, part, own, device))
+                tick(number * views_each + sum(map(len, probs)), len(videos) * views_each)
+            yield Answer(path, np.concatenate(probs).mean(0))
+        else:
+            tick((number + 1) * views_each, len(videos) * views_each)
+            yield Answer(path, None, reason(path))
+
+
+def reason(path: Path) -> str:
+    """Why a video cannot be read."""
+    try:
+        plan = probe(path)
+        read_frames(path, range(plan.frames), plan)
+    except VideoError as error:
+        return error.reason
+    return "its frames cannot be read."
+
+
+def classify(net: nn.Module, video: str | Path, clips: int = CLIPS, crops: int = 1, top: int = 5, device: str = "cpu") -> list[tuple[str, float]]:
+    """The `top` likeliest classes of a video and their probabilities, by a network from `csn.load`.
+
+    Raises VideoError where the video cannot be read.
+    """
+    path = Path(video)
+    (answer,) = answers(net, [path], protocol(net, clips, crops), device_of(device))
+    if answer.probs is None:
+        raise VideoError(path, answer.why)
+    return [(name, probability) for _, name, probability in answer.top(top, facts_of(net).classes)]
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name. Raises UserError where there is none."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"`--device` (={name}) must be cpu, cuda or cuda:N.") from None
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count()):
+        raise UserError(f"`--device` (={name}) is not on this machine; it has cpu and {torch.cuda.device_count()} CUDA devices.")
+    return device
+
+
+def videos_of(names: Sequence[Path]) -> list[Path]:
+    """The videos that files, folders and lists name: a folder stands for all videos below it, a folder of pictures alone is
+    one video, a .txt file lists paths, one a line, as seen from where it lies. Raises UserError where there is none."""
+    found: list[Path] = []
+    for name in names:
+        if name.is_dir():
+            found += [name / inner for inner in listing(name)] or [name]
+        elif name.suffix.lower() == ".txt":
+            found += [name.parent / line for _, line in lines(name)]
+        else:
+            found.append(name)
+    if not found:
+        raise UserError(f"No video in {', '.join(map(str, names))}; known endings are {', '.join(VIDEOS)}.")
+    return found
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m csn.predict", description="Classify videos with a checkpoint of any format.")
+    top.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="files, folders, or .txt lists of paths")
+    top.add_argument("--checkpoint", required=True, type=Path, metavar="FILE", help="of VMZ, MMAction2, PyTorchVideo, torchvision or ours")
+    top.add_argument("--views", type=int, default=CLIPS, help=f"clips a video, spread evenly (default: {CLIPS})")
+    top.add_argument("--crops", type=int, default=1, choices=(1, 3), help="1: the centre; 3: along the longer side (default: 1)")
+    top.add_argument("--top", type=int, default=5, help="classes to tell (default: 5)")
+    top.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    top.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line, in order")
+    form = top.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--csv", action="store_true", help="print CSV; what was used goes to stderr")
+    return top
+
+
+def used(args: argparse.Namespace, net: nn.Module, recipe: Recipe) -> dict[str, str]:
+    """What the answers rest on."""
+    told = dict(row for row in facts_of(net).rows() if row[0] in ("network", "format", "converted from", "note"))
+    crops = "centre crop" if recipe.test_crops == 1 else "3 crops"
+    views = f"{recipe.test_clips} clips x {crops} of {recipe.test_crop} x {recipe.test_crop}"
+    size = f", short side {recipe.resize[0]}" if recipe.resize else ""
+    clip = f"{recipe.frames} frames at stride {recipe.stride}" + (f" of {recipe.fps:g} a second" if recipe.fps else "")
+    return {"checkpoint": str(args.checkpoint), **told, "views": views + size, "clip": clip, "device": args.device}
+
+
+def show(found: Sequence[Answer], classes: Sequence[str], args: argparse.Namespace, told: dict[str, str]) -> None:
+    """Print the answers in the form asked for."""
+    if args.json:
+        videos: list[dict[str, Any]] = [
+            {"video": str(answer.video), "error": answer.why or None,
+             "classes": [{"class": k, "name": name, "probability": round(p, 6)} for k, name, p in answer.top(args.top, classes)]}
+            for answer in found
+        ]  # fmt: skip
+        print(json.dumps({**told, "videos": videos}, indent=1, ensure_ascii=False))
+    elif args.csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(("video", "rank", "class", "name", "probability", "error"))
+        for answer in found:
+            for rank, (k, name, p) in enumerate(answer.top(args.top, classes), 1):
+                writer.writerow((answer.video, rank, k, name, f"{p:.6f}", ""))
+            if answer.probs is None:
+                writer.writerow((answer.video, "", "", "", "", answer.why))
+    else:
+        for answer in found:
+            print(answer.video if answer.probs is not None else f"{answer.video}: cannot be read: {answer.why}")
+            for _, name, p in answer.top(args.top, classes):
+                print(f"  {100 * p:5.1f} %  {name}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command: 0, 1 where a video could not be read, 2 for what a person can mend."""
+    args = parser().parse_args(arguments)
+    notes = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        if args.top < 1:
+            raise UserError(f"`--top` (={args.top}) must be at least 1.")
+        device, videos = device_of(args.device), videos_of(args.videos)
+        net = load(args.checkpoint)
+        facts = facts_of(net)
+        classes = class_names(args.classes, facts.num_classes) if args.classes else facts.classes
+        recipe = protocol(net, args.views, args.crops)
+        told = used(args, net, recipe)
+        if not args.json:
+            for name, value in told.items():
+                print(f"{name}: {value}", file=sys.stderr if args.csv else sys.stdout)
+        columns = (TextColumn("views"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=notes, transient=True) as bar:
+            task = bar.add_task("views", total=None)
+            found = list(answers(net, videos, recipe, device, lambda done, total: bar.update(task, completed=done, total=total)))
+        show(found, classes, args, told)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    damaged = [answer for answer in found if answer.probs is None]
+    if damaged:
+        print(f"{len(damaged)} of {len(found)} videos could not be read: {', '.join(str(answer.video) for answer in damaged)}", file=sys.stderr)
+    return 1 if damaged else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

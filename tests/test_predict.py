@@ -1,0 +1,136 @@
+"""Videos in, class names and probabilities out: from the command line and from Python. About 25 s of one core."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import refused, run
+from made_videos import write, write_folder
+from small_checkpoint import INPUT, NAMES, small_checkpoint
+
+import csn
+from csn.data.video import VideoError, read_frames
+from csn.data.views import crops, uniform
+from csn.predict import answers, main, protocol, videos_of
+from csn.spec import UserError
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_checkpoint(tmp_path_factory.mktemp("net") / "net.safetensors")
+
+
+def expected(net: torch.nn.Module, path: Path, clips: int, number: int) -> np.ndarray:
+    """Probabilities written out: every step by hand."""
+    indices = uniform(24, 4, 2, clips)
+    probs = []
+    for clip in indices:
+        for view in crops(read_frames(path, clip), 32, 40, number):
+            x = torch.from_numpy(np.ascontiguousarray(view)).float().permute(3, 0, 1, 2) / 255
+            x = (x - torch.tensor(INPUT.mean).view(3, 1, 1, 1)) / torch.tensor(INPUT.std).view(3, 1, 1, 1)
+            with torch.no_grad():
+                probs.append(net(x[None]).softmax(1)[0].numpy())
+    return np.mean(probs, 0)
+
+
+def test_two_lines_of_python(checkpoint: Path, tmp_path: Path) -> None:
+    video = write(tmp_path / "a.mp4")
+    net = csn.load(checkpoint)
+    for clips, number in ((1, 1), (2, 3)):
+        told = csn.classify(net, video, clips=clips, crops=number, top=3)
+        probs = expected(net, video, clips, number)
+        assert [name for name, _ in told] == [NAMES[k] for k in np.argsort(-probs)]
+        assert [p for _, p in told] == pytest.approx(sorted(probs, reverse=True), abs=1e-5)
+    with pytest.raises(VideoError, match=r"none\.mp4 cannot be read: No such file"):
+        csn.classify(net, tmp_path / "none.mp4")
+    with pytest.raises(UserError, match="says nothing of its input"):
+        csn.classify(csn.build(csn.Variant(depth=26, width=8), 3), video)
+
+
+def test_files_folders_and_lists(tmp_path: Path) -> None:
+    for name in ("in/a.mp4", "in/deep/b.webm", "c.avi"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    pictures = write_folder(tmp_path / "pictures", 3)
+    (tmp_path / "list.txt").write_text("in/a.mp4\n\nc.avi\n")
+    found = videos_of([tmp_path / "in", tmp_path / "c.avi", tmp_path / "list.txt", pictures])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["in/a.mp4", "in/deep/b.webm", "c.avi", "in/a.mp4", "c.avi", "pictures"]
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(UserError, match="No video in"):
+        videos_of([tmp_path / "empty.txt"])
+
+
+def test_a_damaged_video_is_named_and_the_others_go_on(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "a.mp4")
+    (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:300])
+    write_folder(tmp_path / "c", 9)
+    arguments = [str(tmp_path), "--checkpoint", str(checkpoint), "--views", "1", "--top", "2"]
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    for part in (
+        f"checkpoint: {checkpoint}", "network: ip-CSN-26 (block ip, width 8)", "format: ours, sha256", "device: cpu",
+        "views: 1 clips x centre crop of 32 x 32, short side 40", "clip: 4 frames at stride 2", "b.mp4: cannot be read: ", "c\n",
+    ):  # fmt: skip
+        assert part in out, out
+    assert out.count(" %  ") == 4 and f"1 of 3 videos could not be read: {tmp_path / 'b.mp4'}" in err
+    assert main([*arguments, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [bool(video["error"]) for video in told["videos"]] == [False, True, False] and told["clip"] == "4 frames at stride 2"
+    assert main([*arguments, "--csv"]) == 1
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["rank"] for row in rows] == ["1", "2", "", "1", "2"]
+    assert rows[0]["name"] == told["videos"][0]["classes"][0]["name"] and float(rows[0]["probability"]) >= 1 / 3
+
+
+def test_names_of_classes_from_a_file_and_numbers_without_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import replace
+
+    from csn.checkpoints.network import write as write_network
+    from csn.checkpoints.reading import read
+
+    facts, state = read(small_checkpoint(tmp_path / "net.safetensors"))
+    write_network(tmp_path / "bare.safetensors", replace(facts, classes=()), state)
+    video = write(tmp_path / "a.mp4")
+    arguments = [str(video), "--checkpoint", str(tmp_path / "bare.safetensors"), "--views", "1", "--csv"]
+    assert main(arguments) == 0
+    assert sorted(row["name"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))) == ["0", "1", "2"]
+    (tmp_path / "names.txt").write_text("eins\nzwei\ndrei\n")
+    assert main([*arguments, "--classes", str(tmp_path / "names.txt")]) == 0
+    assert sorted(row["name"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))) == ["drei", "eins", "zwei"]
+
+
+def test_wrong_options_are_one_sentence(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = str(write(tmp_path / "a.mp4"))
+    for more, sentence in (
+        (["--device", "tpu"], "`--device` (=tpu) must be cpu, cuda or cuda:N."),
+        (["--device", "cuda:99"], "`--device` (=cuda:99) is not on this machine"),
+        (["--views", "0"], "`--views` (=0) must be at least 1."),
+        (["--top", "0"], "`--top` (=0) must be at least 1."),
+        (["--classes", video], "cannot be read as UTF-8"),
+    ):
+        assert main([video, "--checkpoint", str(checkpoint), *more]) == 2
+        assert sentence in capsys.readouterr().err
+    assert "is refused: it begins with" in refused(run("-m", "csn.predict", video, "--checkpoint", video))
+
+
+def test_progress_counts_views(checkpoint: Path, tmp_path: Path) -> None:
+    net, ticks = csn.load(checkpoint), []
+    paths = [write(tmp_path / "a.mp4"), tmp_path / "none.mp4", write(tmp_path / "b.mp4")]
+    found = list(answers(net, paths, protocol(net, clips=2, crops=3), torch.device("cpu"), lambda *now: ticks.append(now)))
+    assert ticks == [(4, 18), (6, 18), (12, 18), (16, 18), (18, 18)]
+    assert [answer.why for answer in found] == ["", "No such file or directory.", ""]
+
+
+@pytest.mark.skipif(not os.environ.get("CSN_TEST_CLIPS"), reason="CSN_TEST_CLIPS is not set")
+def test_a_real_clip(checkpoint: Path) -> None:
+    video = Path(os.environ["CSN_TEST_CLIPS"]) / "real" / "flipping_a_pancake.mkv"
+    done = run("-m", "csn.predict", video, "--checkpoint", checkpoint)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" %  ") == 3 and "views: 3 clips x centre crop" in done.stdout
