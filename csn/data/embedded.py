@@ -36,10 +36,13 @@ class EmbeddedSet:
     """A built-in set. classes: names; the class of a video is its index modulo their number, so splits are balanced.
 
     draw: (spec, split, index) -> uint8 (frames, size, size, 3); a function of a module, for it is sent to processes.
+    scenecut: whether the encoder may put a key frame where a picture differs much from the one before, as fast cameras make it.
+    (On in MovingDigits only, whose digits are too small for it: to forbid it would change the bytes of files that exist.)
     """
 
     classes: tuple[str, ...]
     draw: Callable[[Any, str, int], NDArray[np.uint8]]
+    scenecut: bool = False
 
     def relative(self, split: str, index: int) -> str:
         """Path of a video below the data set's folder: split/class/number.mp4."""
@@ -48,7 +51,7 @@ class EmbeddedSet:
     def make_one(self, spec: Embedded, folder: Path, job: tuple[str, int]) -> tuple[str, int, str]:
         """Draw and write one video; returns its relative path, size in bytes and SHA-256."""
         name = self.relative(*job)
-        write_video(folder / name, self.draw(spec, *job))
+        write_video(folder / name, self.draw(spec, *job), self.scenecut)
         content = (folder / name).read_bytes()
         return name, len(content), hashlib.sha256(content).hexdigest()
 
@@ -130,15 +133,16 @@ def count(spec: Embedded, split: str) -> int:
     return spec.train if split == "train" else spec.test
 
 
-def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
-    """Write (T, H, W, 3) as H.264 in mp4, whole or not at all; raises UserError when the disk refuses."""
+def write_video(path: Path, frames: NDArray[np.uint8], scenecut: bool = True) -> None:
+    """Write (T, H, W, 3) as H.264 in mp4, whole or not at all; raises UserError when the disk refuses. scenecut: see EmbeddedSet."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with av.open(str(part), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=25)
             stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-            stream.options = {"crf": "12", "preset": "veryfast", "bf": "0", "g": "64", "threads": "1"}
+            once = {} if scenecut else {"sc_threshold": "0"}
+            stream.options = {"crf": "12", "preset": "veryfast", "bf": "0", "g": "64", "threads": "1", **once}
             for frame in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())

@@ -75,5 +75,5 @@ def draw(spec: MovingDigits, split: str, index: int) -> NDArray[np.uint8]:
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
 
-SET = EmbeddedSet(CLASSES, draw)
+SET = EmbeddedSet(CLASSES, draw, scenecut=True)
 relative, make, decoded, load = SET.relative, SET.make, SET.decoded, SET.load
