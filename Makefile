@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: demo test test-slurm lint figures clean
+.PHONY: demo test test-slurm lint figures notebooks report clean
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -24,8 +24,18 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
+# every figure of results/, SVG and PNG, and the claims, from the CSVs
 figures: .venv/ready
 	for table in experiments/table*.py; do $(RUN) $$table --show; done
+	$(RUN) -m csn.claims
+
+# the notebooks run again, with their output
+notebooks: .venv/ready
+	$(RUN) -m jupyter execute --inplace notebooks/table*.ipynb notebooks/summary.ipynb
+
+# one HTML page: every table, figure and verdict
+report: .venv/ready
+	$(RUN) -m csn.report report.html
 
 clean:
 	rm -rf .venv demo runs

@@ -12,16 +12,18 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from csn import cluster
+from csn.collect import collect, csv_path, read_lines
 from csn.execute import folder_of
 from csn.provenance import REPOSITORY
-from csn.recipes import SCALES, SEEDS, recipe_of
+from csn.recipes import SCALES, recipe_of
 from csn.spec import Embedded, Recipe, Run, UserError
-from csn.table import Row, Table, collect, cost_key, count_costs, csv_path, planned_costs, read_lines, runs_of
+from csn.table import Row, Table, cost_key, count_costs, planned_costs, runs_of, unfit_rows
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,7 +56,7 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
         args = parser_of(table).parse_args(arguments)
         recipe = recipe_of(args.scale)
         rows = table.chosen(args.only)
-        seeds = tuple(args.seeds) if args.seeds is not None else SEEDS[recipe.scale]
+        seeds = tuple(args.seeds) if args.seeds is not None else table.seeds_at(recipe.scale)
         home, data = args.home.resolve(), (args.data or args.home / "data").resolve()
         if args.plan and (args.show or args.status or args.cancel):
             raise UserError("Argument --plan: goes alone or with --submit; --help lists the flags.")
@@ -127,21 +129,21 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, ho
     published = {line["run"] for line in read_lines(csv_path(table, recipe, home))}
     work = runs_of(rows, recipe, seeds)
     costs, expected = planned_costs(), seconds_of(work, recipe, table, home)
+    gpu = {} if isinstance(recipe.data, Embedded) else cluster.gpu_seconds([run for _, run in work])
     side = f"{recipe.frames}x{recipe.crop}x{recipe.crop}"
     grid = Grid(title=f"{table.title}: plan at scale {recipe.scale}, width {recipe.width}", title_justify="left", caption_justify="left",
                 caption=f"GMACs of one clip of {side}, {recipe.data.classes} classes. s: minutes and seconds are of one job.")  # fmt: skip
     for name in ("row", "GMACs", "M par", "M inter"):
         grid.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
     grid.add_column("runs by seed")
-    grid.add_column("each", justify="right")
+    grid.add_column("each", justify="right", no_wrap=True)
     counts: dict[str, int] = {}
     remaining, unknown = 0.0, False
     from csn.runner import clock
 
     for row in rows:
-        reason = row.unfit(recipe)
-        if reason:
-            grid.add_row(row.label, "", "", "", f"cannot be held: {reason}", "")
+        if row.unfit(recipe):
+            grid.add_row(row.label, "", "", "", "cannot be held", "")
             continue
         cost = costs.get(cost_key(row.at(recipe), recipe))
         states = {}
@@ -153,17 +155,28 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, ho
                     remaining += expected.get(run.name, 0.0)
         for state in states.values():
             counts[state] = counts.get(state, 0) + 1
-        each = expected.get(Run(variant=row.at(recipe), recipe=recipe, seed=seeds[0]).name) if seeds else None
+        name = Run(variant=row.at(recipe), recipe=row.under(recipe), seed=seeds[0]).name if seeds else ""
+        each = clock(expected[name]) if name in expected else f"{gpu[name] / 3600:,.1f} GPU-h" if name in gpu else ""
         grid.add_row(
             row.label,
             f"{cost['flops'] / 1e9:.4f}" if cost else "", f"{cost['params'] / 1e6:.3f}" if cost else "", f"{cost['interactions'] / 1e6:.3f}" if cost else "",
-            grouped(states), clock(each) if each else "",
+            grouped(states), each,
         )  # fmt: skip
     console.print(grid)
+    for sentence in unfit_rows(rows, recipe):
+        console.print(f"Cannot be held: {sentence}", markup=False, highlight=False)
     console.print(f"{len(work)} runs: " + (", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none"), highlight=False)
     if counts.get("missing", 0) + counts.get("resumable", 0):
         time = "unknown before a first result" if unknown and not remaining else f"about {clock(remaining / jobs)}"
         console.print(f"Estimated time for what is missing, {jobs} at a time: {time}.", highlight=False)
+    if gpu:
+        left = [run.name for _, run in work if state_of(run, home, published) in ("missing", "resumable")]
+        hours, blank = sum(gpu.get(name, 0.0) for name in left) / 3600, sum(name not in gpu for name in left)
+        console.print(
+            f"About {hours:,.0f} GPU-hours for what is missing" + (f", without {blank} runs of unknown cost" if blank else "") + ": an estimate from"
+            f" FLOPs (three forward passes for a training clip, one for a view) at an assumed {cluster.SUSTAINED / 1e12:.0f} TFLOP/s sustained by a GPU.",
+            highlight=False,
+        )  # fmt: skip
     if any(cost_key(row.at(recipe), recipe) not in costs for row in rows if not row.unfit(recipe)):
         console.print("Empty cost cells are filled by --show, which counts them from the real networks.")
 
@@ -194,7 +207,8 @@ def run_missing(
     except OSError as error:
         raise UserError(f"`--home` (={home}) cannot be written ({error.strerror}); give another folder.") from None
     count_costs(run for _, run in work)
-    make_data(recipe, data, console)
+    for own in {run.recipe.data: run.recipe for _, run in work}.values():
+        make_data(own, data, console)
     from csn.runner import run_all
 
     costs, expected = planned_costs(), seconds_of(work, recipe, table, home)
@@ -223,8 +237,12 @@ def show_costs(table: Table, rows: list[Row], recipe: Recipe, home: Path, plan_o
 
 
 def make_data(recipe: Recipe, data: Path, console: Console) -> None:
-    """Write a built-in set where it is missing, with a progress bar; other sets are there already or named as missing later."""
+    """Write a built-in set where it is missing, with a progress bar; say how much of a public one is there. Raises UserError."""
     if not isinstance(recipe.data, Embedded):
+        from csn.data.loader import load
+
+        for split in ("train", "test"):
+            console.print("\n".join(load(recipe, data, split).told(f"{recipe.data.kind}, {split}")), markup=False, highlight=False, soft_wrap=True)
         return
     spec = recipe.data
     from rich.progress import Progress
@@ -248,10 +266,10 @@ def show(table: Table, only: Sequence[str] | None, seeds: Sequence[int] | None, 
     """Collect, write CSV and figure, print the table and the verdicts of the rows and seeds asked for."""
     from csn.show import render
 
-    lines, troubles = collect(table, recipe, home)
+    results, troubles = collect(table, recipe, home)
     count_costs(run for _, run in runs_of(table.rows, recipe, (0,)))
-    chosen = [line for line in lines if (only is None or line["row"] in only) and (seeds is None or int(line["seed"]) in seeds)]
-    render(table, table.chosen(only), chosen, recipe, home, console)
+    chosen = [line for line in results.lines if (only is None or line["row"] in only) and (seeds is None or int(line["seed"]) in seeds)]
+    render(replace(results, lines=chosen), table.chosen(only), home, console)
     for sentence in troubles:
         errors.print(f"error: {sentence}", markup=False, soft_wrap=True)
     if troubles:

@@ -1,73 +1,144 @@
-"""The README's numbers, from files: `python -m csn.report` writes them between the markers of README.md.
+"""The results as documents: the README's blocks, one HTML page, and what the notebooks display. From files, never by hand.
 
-A block starts at <!-- results: NAME --> and ends at <!-- end -->. A test keeps README and files equal.
+    python -m csn.report               write the README's blocks anew
+    python -m csn.report PAGE.html     write the page: every table, figure and verdict, nothing to load from elsewhere
+
+A block of the README starts at <!-- results: NAME --> or <!-- results: NAME SCALE --> and ends at <!-- end -->. NAME: a
+table's, or "claims" for the ledger of all scales. A test keeps README and files equal.
 """
 
 from __future__ import annotations
 
+import argparse
+import base64
+import html
+import platform
 import re
 import sys
-from collections.abc import Sequence
-from math import isfinite
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
-from csn.provenance import REPOSITORY
-from csn.recipes import SMALL
-from csn.show import cell, measured
-from csn.spec import Recipe, UserError
-from csn.table import Line, Table, csv_path, judge, read_lines
+from csn.claims import ledger, ledger_sheet, scales_with_results
+from csn.collect import Results, read
+from csn.files import write_atomic
+from csn.provenance import LIBRARIES, REPOSITORY, code_version, installed
+from csn.recipes import PAPER, recipe_of
+from csn.show import Sheet, reasons, sheets
+from csn.spec import UserError
+from csn.table import Table, every_table, table_of
 
-BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def table_of(name: str) -> Table:
-    """The TABLE of experiments/<name>.py."""
-    sys.path.insert(0, str(REPOSITORY / "experiments"))
-    try:
-        return __import__(name).TABLE  # type: ignore[no-any-return]
-    except ModuleNotFoundError:
-        raise UserError(f"README names the table {name}, experiments/{name}.py does not exist; mend the marker.") from None
-    finally:
-        sys.path.pop(0)
-
-
-def markdown(table: Table, lines: Sequence[Line], recipe: Recipe) -> str:
-    """Rows with mean, half the 95 % interval and n; then the claims with difference, interval, n and verdict."""
-    whole = [line for line in lines if not line["error"]]
-    side = f"{recipe.frames}x{recipe.crop}x{recipe.crop}"
-    out = [
-        f"Scale `{recipe.scale}`, width {recipe.width}; GMACs of one {side} clip; per cent, mean ± half the 95 % interval over n seeds; "
-        "an empty cell was not run.",
-        "",
-        "| row | GMACs | M parameters | M interactions | train video@1 | test clip@1 | test video@1 | n |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in table.rows:
-        own = [line for line in whole if line["row"] == row.label]
-        costs = [own[0][name] if own else "" for name in ("gmacs", "params_m", "interactions_m")]
-        shown = [f"{float(c):.3f}" if c else "" for c in costs]
-        metrics = [measured(own, row.label, name) for name in ("train_top1", "clip_top1", "video_top1")]
-        out.append(f"| {row.label} | {' | '.join(shown)} | {' | '.join(cell(m) for m in metrics)} | {metrics[2].n or ''} |")
-    out += ["", "| claim of the paper | smallest difference | n | verdict |", "|---|---|---:|---|"]
-    for claim in table.claims:
-        one = judge(claim, whole)
-        d, pair = one.difference, " over ".join(one.pair)
-        told = f"{d.mean:+.1f} ({pair})" if isfinite(d.mean) else f"not run ({pair})"
-        bounds = f" [{d.low:+.1f}, {d.high:+.1f}]" if isfinite(d.low) else ""
-        out.append(f"| {claim.text} | {told}{bounds} | {d.n} | {one.verdict} |")
-    return "\n".join(out) + "\n"
+BLOCK = re.compile(r"(<!-- results: (\S+)(?: (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; margin: .6rem 0; display: block; overflow-x: auto; }
+th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th { border-bottom: 2px solid #888; } td.text, th.text { text-align: left; } td.words { text-align: left; white-space: normal; }
+tr:nth-child(even) td { background: #f6f6f6; } p.caption { color: #555; font-size: .9em; } img { max-width: 100%; }
+.supported { color: #00664a; font-weight: 600; } .refuted { color: #b03a00; font-weight: 600; } .undecided { color: #666; }
+"""
 
 
-def filled(readme: str, home: Path = REPOSITORY, recipe: Recipe = SMALL) -> str:
-    """readme with every block written anew from the CSVs below home. Raises UserError for an unknown table."""
+def markdown(sheet: Sheet) -> str:
+    """A sheet as a Markdown table, its caption above."""
+    words = {sheet.columns[0], *sheet.text}
+    out = [sheet.caption, ""] if sheet.caption else []
+    out.append("| " + " | ".join(name.strip() for name in sheet.columns) + " |")
+    out.append("|" + "|".join("---" if name in words else "---:" for name in sheet.columns) + "|")
+    return "\n".join([*out, *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in sheet.rows)]) + "\n"
+
+
+def as_html(sheet: Sheet) -> str:
+    """A sheet as an HTML table under its title, its caption below."""
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        kinds = ("words" if name in sheet.text else "text" if i == 0 else "" for i, name in enumerate(sheet.columns))
+        marks = (cell if cell in ("supported", "refuted", "undecided") else "" for cell in row)
+        classes = (" ".join(filter(None, pair)) for pair in zip(kinds, marks, strict=True))
+        return "".join(f'<{tag} class="{name}">{html.escape(cell.strip())}</{tag}>' for name, cell in zip(classes, row, strict=True))
+
+    body = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in sheet.rows)
+    head = f"<h3>{html.escape(sheet.title)}</h3>\n<table>\n<tr>{cells(sheet.columns, 'th')}</tr>\n{body}\n</table>"
+    return f'{head}\n<p class="caption">{html.escape(sheet.caption)}</p>\n'
+
+
+def text(results: Results) -> str:
+    """The sheets of results, and why rows are empty, as Markdown."""
+    parts = [f"**{sheet.title}.** {markdown(sheet)}" for sheet in sheets(results, results.table.rows)]
+    told = [*reasons(results, results.table.rows), *filter(None, [results.table.note])]
+    return "\n".join([parts[0], *([" ".join(told) + "\n"] if told else []), *parts[1:]])
+
+
+def known(table: Table, home: Path = REPOSITORY, scales: Sequence[str] | None = None) -> list[Results]:
+    """The results of table at every scale that has some (or at these); without any, those of its own scale, empty."""
+    found = [read(table, recipe_of(scale), home) for scale in scales or scales_with_results(home)]
+    return [results for results in found if results.lines] or [read(table, recipe_of(table.scale), home) if table.trains else Results(table, PAPER, ())]
+
+
+def filled(readme: str, home: Path = REPOSITORY) -> str:
+    """readme with every block written anew from the CSVs below home. Raises UserError for an unknown table or scale."""
 
     def block(match: re.Match[str]) -> str:
-        table = table_of(match.group(2))
-        return match.group(1) + markdown(table, read_lines(csv_path(table, recipe, home)), recipe) + match.group(3)
+        start, name, scale, end = match.groups()
+        if name == "claims":
+            return start + markdown(ledger_sheet(ledger(home, [scale] if scale else scales_with_results(home)))) + end
+        table = table_of(name)
+        results = read(table, recipe_of(scale or table.scale), home) if table.trains else Results(table, PAPER, ())
+        return start + text(results) + end
 
     return BLOCK.sub(block, readme)
 
 
+def page(home: Path = REPOSITORY, scales: Sequence[str] | None = None) -> str:
+    """One self-contained HTML page: verdicts first, then every table at every scale with results, with its figures."""
+    chosen = list(scales or scales_with_results(home))
+    return "\n".join(chain(head(home, chosen), *(section(table, home, chosen) for table in every_table()), ["</body></html>\n"]))
+
+
+def head(home: Path, scales: Sequence[str]) -> Iterator[str]:
+    """The page's beginning: where its numbers come from, and the ledger."""
+    code = code_version()
+    libraries = ", ".join(f"{name} {found}" for name in LIBRARIES if (found := installed(name)))
+    commits = sorted({line["commit"] for table in every_table() if table.trains for scale in scales for line in read(table, recipe_of(scale), home).lines})
+    yield f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>CSN, reproduced</title><style>{STYLE}</style></head><body>'
+    yield "<h1>Channel-separated convolutional networks, reproduced table by table</h1>"
+    own = (code["commit"] or "unknown") + (" (changed)" if code["dirty"] else "")
+    yield f"<p>Scales: {', '.join(scales)}. Written by commit {own} with Python {platform.python_version()}, {libraries}. "
+    yield f"The results were run with the commits {', '.join(filter(None, commits)) or '(none yet)'}.</p>"
+    yield "<h2>Claims</h2>" + as_html(ledger_sheet(ledger(home, scales)))
+
+
+def section(table: Table, home: Path, scales: Sequence[str]) -> Iterator[str]:
+    """A table's part of the page."""
+    from csn import plots
+
+    yield f"<h2>{html.escape(table.title)}</h2>"
+    for results in known(table, home, scales):
+        for sheet in sheets(results, table.rows):
+            yield as_html(sheet)
+        yield from (f"<p>{html.escape(sentence)}</p>" for sentence in [*reasons(results, table.rows), *filter(None, [table.note])])
+        for name in table.figures if results.lines else ():
+            content = base64.b64encode(plots.picture(getattr(plots, name)(results), "svg")).decode()
+            yield f'<p><img alt="{html.escape(f"{table.title}: {name}")}" src="data:image/svg+xml;base64,{content}"></p>'
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m csn.report", description="Write the README's results, or one HTML page of all results.")
+    parser.add_argument("page", type=Path, nargs="?", help="HTML file to write; without it the README's blocks are written")
+    parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of results/ (default: the repository)")
+    args = parser.parse_args(arguments)
+    try:
+        if args.page:
+            write_atomic(args.page, page(args.home).encode())
+            print(f"{args.page}: open it in a browser")
+        else:
+            readme = REPOSITORY / "README.md"
+            write_atomic(readme, filled(readme.read_text(encoding="utf-8"), args.home).encode())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    path = REPOSITORY / "README.md"
-    path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.exit(main())

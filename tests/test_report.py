@@ -1,16 +1,24 @@
-"""README's numbers are those of the files."""
+"""README's numbers are those of the files; the page holds everything and loads nothing."""
 
 from __future__ import annotations
 
+import base64
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from csn.collect import csv_path
 from csn.provenance import REPOSITORY
-from csn.report import filled
+from csn.recipes import SMALL
+from csn.report import filled, main, markdown, page
+from csn.show import Sheet
 from csn.spec import UserError
+from csn.table import every_table, table_of
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BLOCKS = "".join(f"<!-- results: {name} -->\nplaceholder\n<!-- end -->\n" for name in ("table2_interactions", "table3_groups small", "table4_regularization", "claims"))
 
 
 def test_readme_equals_the_files() -> None:
@@ -18,11 +26,72 @@ def test_readme_equals_the_files() -> None:
 
 
 def test_without_results_cells_are_empty_and_claims_undecided(tmp_path: Path) -> None:
-    text = filled(README, tmp_path)
-    assert "| simple |  |  |  |  |  |  |  |" in text
-    assert "supported |" not in text and "undecided |" in text and "nan" not in text
+    text = filled(BLOCKS, tmp_path)
+    assert "| simple |  |  |  |  |  |  |  |  |" in text and "placeholder" not in text
+    assert "| supported |" not in text and "| undecided |" in text and "nan" not in text
+    assert "depth 152 is too deep for scale small" in text
+    assert text.count("| ResNet3D-50 |") == 3  # Table 2, its costs at the paper's size, Table 4
+    assert "| ResNet3D-50 | 29.461 | 29.461 |" in text
 
 
-def test_a_block_of_no_table_is_refused() -> None:
-    with pytest.raises(UserError, match="table9_none"):
-        filled("<!-- results: table9_none -->\n<!-- end -->")
+def test_a_line_taken_away_empties_its_cells_in_the_text(tmp_path: Path) -> None:
+    table = table_of("table3_groups")
+    target = csv_path(table, SMALL, tmp_path)
+    target.parent.mkdir(parents=True)
+    head, *lines = csv_path(table, SMALL, REPOSITORY).read_text().splitlines(keepends=True)
+    gone = [line for line in lines if not line.startswith("table3_groups,simple,")]
+    assert len(gone) < len(lines)
+    target.write_text("".join([head, *gone]))
+    text = filled(BLOCKS, tmp_path)
+    assert "| simple |  |  |  |  |  |  |  |  |" in text and "| simple-D | 0" in text
+    assert re.search(r"Taking channel interaction away[^|]*\|  \| simple over simple-G8 \| 0 \| undecided \|", text)
+
+
+@pytest.mark.parametrize(("name", "sentence"), [("table9_none", "There is no table table9_none"), ("table3_groups huge", r"`scale` \(=huge\) must be one of")])
+def test_a_block_of_no_table_or_scale_is_refused(name: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        filled(f"<!-- results: {name} -->\n<!-- end -->")
+
+
+def test_a_sheet_as_markdown_keeps_its_bars() -> None:
+    text = markdown(Sheet("t", ("row", "a", "why"), [("x|y", "1", "w")], "caption", text=("why",)))
+    assert text == "caption\n\n| row | a | why |\n|---|---:|---|\n| x\\|y | 1 | w |\n"
+
+
+class Links(HTMLParser):
+    """Collects what a page refers to, and its headings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refers: list[str] = []
+        self.heads: list[str] = []
+        self.inside = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.inside = tag
+        self.refers += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "h2":
+            self.heads.append(data)
+        self.inside = ""
+
+
+def test_the_page_holds_every_table_figure_and_verdict_and_loads_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    assert main([str(file)]) == 0
+    found = Links()
+    found.feed(file.read_text())
+    assert found.heads == ["Claims", *(table.title for table in every_table())]
+    prefix = "data:image/svg+xml;base64,"
+    assert found.refers and all(link.startswith(prefix) for link in found.refers)
+    assert all(b"<svg" in base64.b64decode(link.removeprefix(prefix)) for link in found.refers)
+    text = file.read_text()
+    assert all(claim.text in text for table in every_table() for claim in table.claims)
+    assert re.search(r"Written by commit [0-9a-f]{12}", text) and "torch " in text and "seed" in text
+
+
+def test_a_page_without_results_has_every_table_and_no_figure(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    assert all(f"<h2>{table.title}</h2>" in text for table in every_table())
+    assert "<img" not in text and ">supported<" not in text and ">undecided<" in text and "nan" not in text

@@ -1,0 +1,148 @@
+"""Figures from results alone: a function a figure, Results -> Figure; `save` writes it, `picture` gives its bytes.
+
+What they are made of is in csn.plots.axes: functions that draw into axes given to them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from csn.collect import Results
+from csn.files import replacing
+from csn.plots.axes import (
+    FAMILIES,
+    MARKERS,
+    PALETTE,
+    against_paper,
+    channel_separated,
+    filters,
+    gap_sizes,
+    gaps,
+    group_curves,
+    grouped,
+    learning,
+    summary,
+    tradeoff,
+)
+
+__all__ = [
+    "against_paper", "curves", "families", "filters", "gap_sizes", "gaps", "group_curves", "group_sizes", "learning", "measured_against_paper",
+    "picture", "regularization", "save", "summary", "tradeoff", "tradeoffs",
+]  # fmt: skip
+
+
+def titled(figure: Figure, results: Results, what: str) -> Figure:
+    """figure under its title: table, scale, what is drawn, seeds a row."""
+    seeds = Counter(line["row"] for line in results.whole)
+    least, most = (min(seeds.values()), max(seeds.values())) if seeds else (0, 0)
+    told = f"{least if least == most else f'{least} to {most}'} seed{'s' if most != 1 else ''} a row"
+    figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}. {what}, {told}", fontsize=11)
+    return figure
+
+
+def legend(figure: Figure, data: pd.DataFrame) -> None:
+    """The families' colours and the kinds' markers, to the right of all axes."""
+    if data.empty:
+        return
+    families = [Line2D([], [], color=PALETTE[FAMILIES[name]], lw=4, label=name) for name in dict.fromkeys(data.family)]
+    kinds = [Line2D([], [], color="0.35", ls="", marker=MARKERS[name], ms=7, label=f"depth {name}" if name.isdigit() else name)
+             for name in MARKERS if name in set(data.kind)]  # fmt: skip
+    figure.legend(handles=families + kinds, loc="outside right upper", frameon=False, fontsize=9)
+
+
+def tradeoffs(results: Results) -> Figure:
+    """The group study: accuracy against FLOPs and interactions, 8-block networks above, 16-block networks below."""
+    figure, axes = plt.subplots(2, 2, figsize=(10.5, 8), sharey=True, layout="constrained")
+    data = summary(results.whole, "video_top1")
+    data = data if data.empty else grouped(data)
+    for pair, depths, name in zip(axes, ((18, 26), (34, 50)), ("8 blocks", "16 blocks"), strict=True):
+        part = data if data.empty else data[data.depth.isin(depths)]
+        for ax, cost in zip(pair, ("gmacs", "interactions_m"), strict=True):
+            tradeoff(part, ax, cost, chained=("full", "G2", "G4", "G8", "D")).set_title(name, fontsize=10)
+        pair[1].set_ylabel("")
+    legend(figure, data)
+    return titled(figure, results, "Mean and 95 % interval, close points moved apart")
+
+
+def group_sizes(results: Results) -> Figure:
+    """The group study: accuracy from one group to depthwise, a curve a family and number of blocks."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    data = summary(results.whole, "video_top1")
+    for ax, depths, name in zip(axes, ((18, 26), (34, 50)), ("8 blocks", "16 blocks"), strict=True):
+        group_curves(data if data.empty else grouped(data[data.depth.isin(depths)]), ax)
+        ax.set_title(name, fontsize=10)
+        ax.label_outer()
+    return titled(figure, results, "Mean and 95 % interval")
+
+
+def families(results: Results) -> Figure:
+    """ResNet3D, ir-CSN and ip-CSN at their depths: accuracy against interactions and against FLOPs."""
+    figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.4), sharey=True, layout="constrained")
+    data = summary(results.whole, "video_top1")
+    data = data if data.empty else channel_separated(data)
+    for ax, cost in zip(axes, ("interactions_m", "gmacs"), strict=True):
+        tradeoff(data, ax, cost).label_outer()
+    legend(figure, data)
+    return titled(figure, results, "Mean and 95 % interval, close points moved apart")
+
+
+def regularization(results: Results) -> Figure:
+    """Training and test accuracy of every network, and the gap between them."""
+    figure, axes = plt.subplots(1, 2, figsize=(10.5, 4), sharey=True, layout="constrained")
+    gaps(results.whole, axes[0])
+    gap_sizes(results.whole, axes[1])
+    return titled(figure, results, "Mean and 95 % interval")
+
+
+def curves(results: Results) -> Figure:
+    """Learning curves: training accuracy of the shallow and of the deep networks while they learn."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4), sharey=True, layout="constrained")
+    for ax, depth in zip(axes, ("26", "50"), strict=True):
+        learning([line for line in results.curves if line["row"].endswith(f"-{depth}")], ax)
+        ax.set_title(f"depth {depth}", fontsize=10)
+        ax.label_outer()
+    return titled(figure, results, "Mean, and lowest to highest seed, of the augmented clips seen in an epoch")
+
+
+def measured_against_paper(results: Results) -> Figure:
+    """Measured accuracy against the paper's number for the same network."""
+    figure, ax = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
+    against_paper(results, ax)
+    figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}", fontsize=11)
+    return figure
+
+
+def picture(figure: Figure, kind: str = "png") -> bytes:
+    """The figure as a file's content, png or svg, and the figure closed."""
+    content = io.BytesIO()
+    write(figure, content, kind, "figure")
+    plt.close(figure)
+    return content.getvalue()
+
+
+def write(figure: Figure, to: object, kind: str, salt: str) -> None:
+    """savefig so that equal figures give equal files."""
+    options: Mapping[str, object] = {"dpi": 130} if kind == "png" else {"metadata": {"Date": None}}
+    with matplotlib.rc_context({"svg.hashsalt": salt}):
+        figure.savefig(to, format=kind, **options)  # type: ignore[arg-type]
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write path.png and path.svg; returns them. Raises UserError when the disk refuses."""
+    written = []
+    for kind in ("png", "svg"):
+        target = path.with_suffix(f".{kind}")
+        with replacing(target, "free space or give another folder with --home") as part:
+            write(figure, part, kind, path.name)
+        written.append(target)
+    plt.close(figure)
+    return written

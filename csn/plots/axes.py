@@ -1,0 +1,218 @@
+"""Drawing into axes: every function takes data and axes, draws, and returns the axes.
+
+Colours are seaborn's colour-blind-safe palette; markers and line styles repeat what colours say. Points are means over
+seeds, bars their 95 % intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import cycle
+from math import isfinite, log10, nan
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from csn.claims import Line, value
+from csn.collect import Results
+from csn.metrics import interval
+
+PALETTE = sns.color_palette("colorblind")
+TITLES = {
+    "gmacs": "GMACs per clip", "interactions_m": "channel interactions, millions", "params_m": "parameters, millions",
+    "video_top1": "test video@1, %", "train_top1": "training video@1, %", "clip_top1": "test clip@1, %", "gap": "training minus test video@1, points",
+}  # fmt: skip
+FAMILIES = {"simple": 0, "bottleneck": 1, "ResNet3D": 0, "ir-CSN": 1, "ip-CSN": 2}  # the colour of each
+MARKERS = {"full": "o", "G2": "s", "G4": "p", "G8": "^", "D": "D", "DG4": "X", "ip": "P", "26": "o", "50": "s", "101": "^", "152": "D"}
+
+
+def summary(lines: Sequence[Line], metric: str) -> pd.DataFrame:
+    """One row a network: its costs, and mean, half (of the 95 % interval over seeds; 0 for one seed), n of metric."""
+    rows = []
+    for label in dict.fromkeys(line["row"] for line in lines):
+        own = [line for line in lines if line["row"] == label and isfinite(value(line, metric))]
+        if not own:
+            continue
+        found, first = interval([value(line, metric) for line in own]), own[0]
+        costs = {name: float(first[name] or nan) for name in ("gmacs", "params_m", "interactions_m")}
+        half = found.half if isfinite(found.half) else 0.0
+        facts = {"block": first["block"], "depth": int(first["depth"]), "groups": int(first["groups"] or 1)}
+        rows.append({"row": label, **facts, **costs, "mean": found.mean, "half": half, "n": found.n})
+    return pd.DataFrame(rows)
+
+
+def empty(ax: Axes) -> Axes:
+    """Say that there is nothing to draw."""
+    ax.text(0.5, 0.5, "no results yet", ha="center", va="center", transform=ax.transAxes)
+    return ax
+
+
+def grouped(data: pd.DataFrame) -> pd.DataFrame:
+    """With the columns family (simple or bottleneck) and kind (full, G and its groups, D, DG, ip) of the group study."""
+    family = ["simple" if block.startswith("simple") else "bottleneck" for block in data.block]
+    kind = [f"{block.partition('-')[2]}{groups if groups > 1 else ''}" or "full" for block, groups in zip(data.block, data.groups, strict=True)]
+    return data.assign(family=family, kind=["ip" if block == "ip" else name for block, name in zip(data.block, kind, strict=True)])
+
+
+def channel_separated(data: pd.DataFrame) -> pd.DataFrame:
+    """With the columns family (ResNet3D, ir-CSN, ip-CSN) and kind (the depth)."""
+    return data.assign(family=[{"bottleneck-D": "ir-CSN", "ip": "ip-CSN"}.get(block, "ResNet3D") for block in data.block], kind=data.depth.astype(str))
+
+
+def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, metric: str = "video_top1", chained: Sequence[str] = tuple(MARKERS)) -> Axes:
+    """metric against a cost (log axis). data: a summary of metric with family and kind; the kinds in chained are joined."""
+    if data.empty:
+        return empty(ax)
+    data = data[data[cost] > 0]
+    low, high = log10(data[cost].min()), log10(data[cost].max())
+    room = 0.08 * max(high - low, 0.5)
+    data = data.assign(x=10 ** spread(np.log10(data[cost].to_numpy(float)), room / 4))
+    for family, part in data.groupby("family", sort=False):
+        colour = PALETTE[FAMILIES[str(family)]]
+        chain = part[part.kind.isin(chained)].sort_values("x")
+        ax.plot(chain.x, chain["mean"], "-", color=colour, alpha=0.45, lw=1.2, zorder=1)
+        for _, point in part.iterrows():
+            marker = MARKERS[point["kind"]]
+            ax.errorbar(point["x"], point["mean"], yerr=point["half"] or None, fmt="none", ecolor=colour, capsize=2.5, lw=1)
+            ax.plot(point["x"], point["mean"], marker, color=colour, ms=9 if marker in "PX" else 7, mec="white", mew=0.7, zorder=3)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1,) if high - low > 1.7 else (1, 2, 5) if high - low > 0.7 else (1, 1.5, 2, 3, 5, 7)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlim(10 ** (low - room), 10 ** (high + room))
+    ax.set_ylim(0, max(ax.get_ylim()[1], 1.1 * data["mean"].max()))  # no accuracy lies below 0, whatever an interval says
+    ax.set_xlabel(TITLES[cost])
+    ax.set_ylabel(TITLES[metric])
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def spread(places: NDArray[np.floating], apart: float) -> NDArray[np.floating]:
+    """places with those nearer than apart to their neighbour moved apart, each cluster around its middle: points stay visible."""
+    order, moved = np.argsort(places, kind="stable"), np.array(places, dtype=np.float64)
+    clusters = np.split(order, np.flatnonzero(np.diff(places[order]) > apart) + 1)
+    for cluster in clusters:
+        steps = np.arange(len(cluster)) - (len(cluster) - 1) / 2
+        moved[cluster] = places[cluster].mean() + apart * steps
+    return moved
+
+
+def group_curves(data: pd.DataFrame, ax: Axes, metric: str = "video_top1") -> Axes:
+    """metric against the groups of the 3x3x3 convolutions, depthwise last. data: a summary with family and kind."""
+    if data.empty:
+        return empty(ax)
+    sizes = sorted({int(groups) for groups, kind in zip(data.groups, data.kind, strict=True) if kind == "full" or (kind[0] == "G" and kind[1:].isdigit())})
+    places = {("full" if size == 1 else f"G{size}"): i for i, size in enumerate(sizes)} | {"D": len(sizes)}
+    for step, (family, part) in enumerate(data.groupby("family", sort=False)):
+        part = part[part.kind.isin(places)]
+        x = [places[kind] + 0.08 * (step - 0.5) for kind in part.kind]
+        style, colour = "os"[step] + ("-", "--")[step], PALETTE[FAMILIES[str(family)]]
+        ax.errorbar(x, part["mean"], yerr=part["half"], fmt=style, color=colour, capsize=3, lw=1.4, label=str(family))
+    ax.set_xticks(range(len(places)), [*map(str, sizes), "depthwise"])
+    ax.set_xlabel("groups of the 3x3x3 convolutions")
+    ax.set_ylabel(TITLES[metric])
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)
+    return ax
+
+
+def gaps(lines: Sequence[Line], ax: Axes) -> Axes:
+    """Training and test video@1 of every row, joined: the longer the bar, the larger the gap."""
+    train, test = summary(lines, "train_top1"), summary(lines, "video_top1")
+    if train.empty or test.empty:
+        return empty(ax)
+    both = channel_separated(train.merge(test, on="row", suffixes=("", "_test")))
+    for y, (_, row) in enumerate(both.iterrows()):
+        colour = PALETTE[FAMILIES[row["family"]]]
+        ax.plot([row["mean_test"], row["mean"]], [y, y], color=colour, lw=5, alpha=0.3, solid_capstyle="butt")
+        ax.errorbar(row["mean"], y - 0.09, xerr=row["half"] or None, fmt="o", mfc="white", color=colour, capsize=3, ms=7)
+        ax.errorbar(row["mean_test"], y + 0.09, xerr=row["half_test"] or None, fmt="o", color=colour, capsize=3, ms=7)
+    ax.set_yticks(range(len(both)), list(both.row))
+    ax.set_ylim(len(both) - 0.5, -0.5)
+    ax.set_xlabel("video@1, %")
+    ax.grid(alpha=0.3, axis="x")
+    handles = [Line2D([], [], color="0.35", ls="", marker="o", ms=7, mfc=fill, label=name) for name, fill in (("test", "0.35"), ("training", "white"))]
+    ax.legend(handles=handles, frameon=False, loc="best")
+    return ax
+
+
+def gap_sizes(lines: Sequence[Line], ax: Axes) -> Axes:
+    """The gap of every row, training minus test video@1, with its interval over seeds."""
+    data = summary(lines, "gap")
+    if data.empty:
+        return empty(ax)
+    for y, (_, row) in enumerate(channel_separated(data).iterrows()):
+        ax.errorbar(row["mean"], y, xerr=row["half"] or None, fmt=MARKERS[row["kind"]], color=PALETTE[FAMILIES[row["family"]]], capsize=3, ms=7)
+    ax.set_yticks(range(len(data)), list(data.row))
+    ax.set_ylim(len(data) - 0.5, -0.5)
+    ax.axvline(0, color="0.5", lw=1)
+    ax.set_xlabel(TITLES["gap"])
+    ax.grid(alpha=0.3, axis="x")
+    return ax
+
+
+def learning(curves: Sequence[Line], ax: Axes, metric: str = "clip_top1") -> Axes:
+    """metric ("clip_top1" or "loss") of training against epochs: mean over seeds, band from the lowest to the highest seed."""
+    if not curves:
+        return empty(ax)
+    data = pd.DataFrame([{"row": line["row"], "epoch": int(line["epoch"]), metric: float(line[metric] or nan)} for line in curves])
+    styles = cycle(("-", "--", ":"))
+    for label, part in data.groupby("row", sort=False):
+        family = str(label).rpartition("-")[0]
+        found = part.groupby("epoch")[metric].agg(["mean", "min", "max"])
+        colour = PALETTE[FAMILIES[family]] if family in FAMILIES else "0.4"
+        ax.plot(found.index, found["mean"], next(styles), color=colour, marker=".", label=str(label))
+        ax.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.15, lw=0)
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_ylabel({"clip_top1": "training clip@1, %", "loss": "training loss, nats"}[metric])
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)
+    return ax
+
+
+def against_paper(results: Results, ax: Axes) -> Axes:
+    """Measured accuracy against the number published for the same row; hollow where that is recalled without a source."""
+    data = summary(results.whole, "video_top1")
+    papers = {row.label: row.paper_top1 for row in results.table.rows if row.paper_top1 is not None}
+    shown = data[data.row.isin(papers)] if not data.empty else data
+    if shown.empty:
+        return empty(ax)
+    shown = channel_separated(shown)
+    for _, row in shown.iterrows():
+        paper, colour = papers[row["row"]], PALETTE[FAMILIES[row["family"]]]
+        ax.errorbar(paper.value, row["mean"], yerr=row["half"] or None, fmt=MARKERS[row["kind"]], color=colour, ms=8, mew=1.6, capsize=3,
+                    mfc="white" if paper.recalled else colour)  # fmt: skip
+    handles = [Line2D([], [], color=PALETTE[FAMILIES[name]], lw=4, label=name) for name in dict.fromkeys(shown.family)]
+    handles += [Line2D([], [], color="0.35", mfc="white", ls="", marker=MARKERS[kind], ms=8, label=f"depth {kind}") for kind in dict.fromkeys(shown.kind)]
+    ax.legend(handles=handles, frameon=False, fontsize=8)
+    ax.set_xlabel("paper, Kinetics-400 video@1, % (hollow: recalled, no source found)", fontsize=9)
+    ax.set_ylabel(f"here, scale {results.recipe.scale}, video@1, %", fontsize=9)
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def filters(weights: NDArray[np.floating], axes: Iterable[Axes]) -> list[Axes]:
+    """Depthwise filters, one an axes (of axes.flat, say): weights (C, 1, T, H, W) or (C, T, H, W), drawn as T pictures side by side.
+
+    Blue is negative, red positive, each filter to its own largest weight. Axes beyond C are left blank.
+    """
+    cubes = np.asarray(weights, dtype=np.float64).reshape(len(weights), *np.shape(weights)[-3:])
+    drawn = list(axes)
+    for i, ax in enumerate(drawn):
+        ax.set_axis_off()
+        if i < len(cubes):
+            strip = np.concatenate([np.pad(frame, ((0, 0), (0, 1)), constant_values=nan) for frame in cubes[i]], axis=1)[:, :-1]
+            most = np.abs(cubes[i]).max() or 1.0
+            ax.imshow(strip, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
+    return drawn
+
+

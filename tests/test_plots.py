@@ -1,0 +1,92 @@
+"""Figures: drawn from lines alone, the same file from the same lines, and nothing covered by something else."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from test_table import TABLE, line, lines
+
+from csn import plots
+from csn.collect import Results
+from csn.plots.axes import channel_separated, grouped, spread
+from csn.recipes import SMOKE
+from csn.spec import UserError
+from csn.table import every_table, runs_of, table_of
+
+
+@pytest.fixture(autouse=True)
+def closed() -> None:
+    plt.close("all")
+
+
+def results(name: str, seeds: int = 2) -> Results:
+    """Made-up results of a table's rows at smoke scale, with curves."""
+    table = table_of(name)
+    found = [
+        line(row.label, seed, 20 + i + seed, gmacs=str(0.1 + i), interactions_m=str(2 + i // 2), train_top1=str(60 + i), block=run.variant.block,
+             depth=str(run.variant.depth), groups=str(run.variant.groups), auc=str(50 + i))
+        for i, (row, run) in enumerate(runs_of(table.rows, SMOKE, (0,))) for seed in range(seeds)
+    ]  # fmt: skip
+    curves = [{"row": one["row"], "seed": one["seed"], "epoch": str(e), "loss": str(4 / e), "clip_top1": str(9 * e)} for one in found for e in (1, 2, 3)]
+    return Results(table, SMOKE, found, curves)
+
+
+def test_the_same_lines_give_the_same_file(tmp_path: Path) -> None:
+    found = Results(TABLE, SMOKE, lines(a=[50, 51, 52], b=[40, 42, 41]))
+    written = plots.save(plots.group_sizes(found), tmp_path / "out" / "tiny")
+    assert [p.suffix for p in written] == [".png", ".svg"] and all(p.stat().st_size > 1000 for p in written)
+    first = written[1].read_bytes()
+    assert plots.save(plots.group_sizes(found), tmp_path / "out" / "tiny")[1].read_bytes() == first
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write"):
+        plots.save(plots.group_sizes(found), tmp_path / "file" / "tiny")
+
+
+@pytest.mark.parametrize("table", [table for table in every_table() if table.figures], ids=lambda table: table.name)
+def test_every_figure_draws_results_and_says_where_there_are_none(table) -> None:
+    for name in table.figures:
+        full = getattr(plots, name)(results(table.name))
+        assert all(ax.lines for ax in full.axes), name
+        assert not any("no results" in text.get_text() for ax in full.axes for text in ax.texts)
+        none = getattr(plots, name)(Results(table, SMOKE, ()))
+        assert all([text.get_text() for text in ax.texts] == ["no results yet"] for ax in none.axes)
+
+
+def test_the_tradeoff_marks_families_and_kinds() -> None:
+    data = grouped(plots.summary(results("table3_groups").lines, "video_top1"))
+    assert set(data.family) == {"simple", "bottleneck"} and set(data.kind) == {"full", "G2", "G8", "D", "DG4", "ip"}
+    _, ax = plt.subplots()
+    assert plots.tradeoff(data, ax, "interactions_m") is ax
+    assert ax.get_xscale() == "log" and "interactions" in ax.get_xlabel() and ax.get_ylim()[0] == 0
+    three = channel_separated(plots.summary(results("table2_interactions").lines, "video_top1"))
+    assert list(three.family[:3]) == ["ResNet3D", "ir-CSN", "ip-CSN"] and list(three.kind) == ["26"] * 3 + ["50"] * 3
+
+
+def test_close_points_are_moved_apart_around_their_middle() -> None:
+    places = np.array([0.0, 5.0, 5.01, 4.99, 9.0])
+    moved = spread(places, 0.1)
+    assert moved[[0, 4]].tolist() == [0, 9] and moved[1:4].mean() == pytest.approx(5)
+    assert all(b - a > 0.099 for a, b in pairwise(sorted(moved)))
+
+
+def test_recalled_numbers_are_hollow() -> None:
+    _, ax = plt.subplots()
+    plots.against_paper(results("table2_interactions"), ax)
+    markers = [one for one in ax.lines if one.get_marker() in ("o", "s")]
+    assert len(markers) == 6 and all(one.get_markerfacecolor() == "white" for one in markers)
+    assert "recalled" in ax.get_xlabel()
+
+
+def test_filters_are_drawn_each_to_its_own_largest_weight() -> None:
+    _, axes = plt.subplots(2, 2)
+    weights = np.arange(3 * 27, dtype=np.float32).reshape(3, 1, 3, 3, 3) - 40
+    drawn = plots.filters(weights, axes.flat)
+    assert len(drawn) == 4 and not drawn[3].images
+    [image] = drawn[0].images
+    strip = image.get_array()
+    assert strip.shape == (3, 11) and image.get_clim() == (-40, 40)  # three 3x3 pictures, a blank column between
+    assert strip[0, :3].tolist() == [-40, -39, -38] and strip[0, 4] == -31
