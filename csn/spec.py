@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from functools import cache, cached_property
 from typing import Any, Literal, get_args
 
 
@@ -268,7 +269,7 @@ class Run:
     recipe: Recipe
     seed: int
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Readable slug and the first 10 hex digits of the SHA-256 of the content.
 
@@ -300,8 +301,14 @@ def told(value: Any) -> Any:
     """The fields of a spec that differ from their defaults, as plain JSON types."""
     if not is_dataclass(value):
         return list(value) if isinstance(value, tuple) else value
-    kept = {f.name: getattr(value, f.name) for f in fields(value)}
-    return {f.name: told(kept[f.name]) for f in fields(value) if f.default is MISSING or kept[f.name] != f.default}
+    pairs = ((name, getattr(value, name), default) for name, default in defaults(type(value)))
+    return {name: told(own) for name, own, default in pairs if default is MISSING or own != default}
+
+
+@cache
+def defaults(kind: type) -> tuple[tuple[str, Any], ...]:
+    """(name, default) of the fields of a dataclass: asked once a class, for names of many runs are made at once."""
+    return tuple((f.name, f.default) for f in fields(kind))
 
 
 def changed(value: Any, **changes: Any) -> Any:

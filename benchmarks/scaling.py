@@ -1,0 +1,229 @@
+"""How time grows: a training step with every size of the work, planning and collecting with the number of runs.
+
+    python benchmarks/scaling.py                     both parts, a few minutes on a CPU
+    python benchmarks/scaling.py step --axes depth batch --device cuda
+    python benchmarks/scaling.py runs --runs 10 1000 100000
+
+step: one axis at a time is moved away from the base (ir-CSN and ResNet3D, depth 26, width 16, 8 x 64 x 64, batch 4); the two
+networks take turns; reported are medians. "processes" shares a global batch of 8 clips between processes that average their gradients.
+runs: a home folder of that many finished runs is made, then the table's own functions plan and collect it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from machine import RESULTS, describe, show, write
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from csn.collect import collect
+from csn.cost import count
+from csn.execute import folder_of
+from csn.memory import keep_memory
+from csn.recipes import SMOKE
+from csn.resnet3d import build
+from csn.runner import clock
+from csn.spec import Run, Variant
+from csn.table import Row, Table, runs_of
+
+BLOCKS = {"ir-CSN": "bottleneck-D", "ResNet3D": "bottleneck"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """One point: a network's size and its input."""
+
+    depth: int = 26
+    width: int = 16
+    frames: int = 8
+    crop: int = 64
+    batch: int = 4
+
+
+AXES: dict[str, tuple[int, ...]] = {
+    "depth": (26, 50, 101, 152),
+    "width": (8, 16, 32, 64),
+    "frames": (4, 8, 16, 32),
+    "crop": (32, 64, 112, 160),
+    "batch": (1, 2, 4, 8, 16),
+}
+PROCESSES = (1, 2, 4)
+
+
+def stepper(block: str, work: Work, device: str) -> tuple[Callable[[], None], int]:
+    """A function that does one training step, and the multiply-adds of one clip."""
+    net: nn.Module = build(Variant(block=block, depth=work.depth, width=work.width), 400, work.frames).to(device, memory_format=torch.channels_last_3d)  # type: ignore[arg-type]
+    flops = count(net, (3, work.frames, work.crop, work.crop)).flops
+    net = nn.parallel.DistributedDataParallel(net) if dist.is_initialized() and dist.get_world_size() > 1 else net
+    sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, fused=True)
+    clips = torch.randn(work.batch, 3, work.frames, work.crop, work.crop, device=device).contiguous(memory_format=torch.channels_last_3d)
+    labels = torch.randint(400, (work.batch,), device=device)
+
+    def step() -> None:
+        sgd.zero_grad()
+        nn.functional.cross_entropy(net(clips), labels).backward()
+        sgd.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return step, flops
+
+
+def lap(step: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    step()
+    return time.perf_counter() - began
+
+
+def step_rows(axes: list[str], device: str, rounds: int) -> list[dict[str, Any]]:
+    """One row a network and point."""
+    rows = []
+    for axis in axes:
+        for value in AXES[axis]:
+            work = replace(Work(), **{axis: value})
+            nets = {name: stepper(block, work, device) for name, block in BLOCKS.items()}
+            laps: dict[str, list[float]] = {name: [] for name in nets}
+            for k in range(rounds + 2):
+                for name, (step, _) in nets.items():
+                    laps[name] += [lap(step)] if k >= 2 else []
+                    step() if k < 2 else None
+            ratio = median(a / b for a, b in zip(laps["ir-CSN"], laps["ResNet3D"], strict=True))
+            for name, (_, flops) in nets.items():
+                ms = 1e3 * median(laps[name])
+                rows.append({"axis": axis, "value": value, "network": name, "gmacs": flops / 1e9, "ms_per_clip": ms / work.batch,
+                             "gmacs_per_s": 3 * flops * work.batch / ms / 1e6, "time_ir_over_resnet3d": ratio,
+                             "flops_ir_over_resnet3d": nets["ir-CSN"][1] / nets["ResNet3D"][1]})  # fmt: skip
+    return rows
+
+
+def share(rank: int, size: int, store: str, rounds: int, out: str) -> None:
+    """One of `size` processes of a step on 8 clips; the first writes the median."""
+    torch.set_num_threads(1)
+    keep_memory()
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
+    step, _ = stepper("bottleneck-D", replace(Work(), batch=8 // size), "cpu")
+    for _ in range(2):
+        step()
+    seconds = median(lap(step) for _ in range(rounds))
+    if rank == 0:
+        Path(out).write_text(json.dumps(seconds))
+    dist.destroy_process_group()
+
+
+def process_rows(rounds: int) -> list[dict[str, Any]]:
+    rows = []
+    for size in PROCESSES:
+        with tempfile.TemporaryDirectory() as folder:
+            out = f"{folder}/seconds"
+            mp.spawn(share, (size, f"{folder}/store", rounds, out), nprocs=size)  # type: ignore[no-untyped-call]
+            rows.append({"axis": "processes", "value": size, "network": "ir-CSN", "ms_per_clip": 1e3 * json.loads(Path(out).read_text()) / 8})
+    return rows
+
+
+def run_rows(counts: list[int]) -> list[dict[str, Any]]:
+    """Seconds to list, plan (state of every run) and collect (records to CSV) a table of that many finished runs."""
+    from csn.cli import state_of
+
+    labels = ("bottleneck", "bottleneck-D", "ip", "bottleneck-50", "bottleneck-D-50")
+    variants = (*(Variant(block=b, depth=26) for b in ("bottleneck", "bottleneck-D", "ip")), Variant(depth=50), Variant(block="bottleneck-D", depth=50))
+    table = Table(name="scaling", title="scaling", rows=tuple(Row(label=label, variant=v) for label, v in zip(labels, variants, strict=True)))
+    history = [{"epoch": e, "lr": 0.1, "loss": 1.0, "clip_top1": 50.0} for e in range(1, 7)]
+    rows = []
+    for wanted in counts:
+        seeds = range(max(1, wanted // len(labels)))
+        with tempfile.TemporaryDirectory() as folder:
+            home = Path(folder)
+            began = time.perf_counter()
+            work = runs_of(table.rows, SMOKE, seeds)
+            listed = time.perf_counter() - began
+            for _, run in work:
+                write_record(run, home, history)
+            began = time.perf_counter()
+            states = [state_of(run, home, set()) for _, run in work]
+            planned = time.perf_counter() - began
+            began = time.perf_counter()
+            results, troubles = collect(table, SMOKE, home)
+            collected = time.perf_counter() - began
+        if set(states) != {"done"} or troubles or len(results.lines) != len(work):
+            raise SystemExit(f"Collected {len(results.lines)} of {len(work)} runs; {troubles[:1]}.")
+        rows.append({"runs": len(work), "list_s": listed, "plan_s": planned, "collect_s": collected, "collect_us_per_run": 1e6 * collected / len(work)})
+    return rows
+
+
+def write_record(run: Run, home: Path, history: list[dict[str, float]]) -> None:
+    """A finished run as csn.execute leaves it, less its weights."""
+    folder = folder_of(run, home)
+    folder.mkdir(parents=True)
+    costs = {"params": 10**6, "flops": 10**9, "interactions": 10**6}
+    record = {"run": run.name, "spec": run.to_dict(), **costs, "history": history, "device": "none", "commit": "0"}
+    measured = {"train_top1": 60.0, "clip_top1": 50.0, "video_top1": 55.0 + run.seed % 7, "video_top5": 80.0, "n_videos": 800, "seconds": 90.0}
+    (folder / "record.json").write_text(json.dumps(record | measured, indent=1, sort_keys=True))
+
+
+def figure(rows: list[dict[str, Any]], file: Path) -> None:
+    """Milliseconds a clip along every axis, a panel each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    import seaborn as sns
+
+    frame = pd.DataFrame(rows)
+    axes_of = list(frame.axis.unique())
+    fig, axes = plt.subplots(1, len(axes_of), figsize=(3.2 * len(axes_of), 3.2), squeeze=False, layout="constrained")
+    for ax, axis in zip(axes[0], axes_of, strict=True):
+        own = frame[frame.axis == axis]
+        sns.lineplot(own, x="value", y="ms_per_clip", hue="network", style="network", markers=True, dashes=False, palette="colorblind", ax=ax)
+        ax.set(xlabel=axis, ylabel="ms a clip" if ax is axes[0][0] else "", xscale="log", yscale="log", xticks=sorted(own.value.unique()))
+        ax.xaxis.set_major_formatter(plt.ScalarFormatter())
+        ax.xaxis.set_minor_formatter(plt.NullFormatter())
+        ax.legend(title=None) if ax is axes[0][0] else ax.get_legend().remove()
+    fig.savefig(file, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=["step", "runs", "both"], default="both")
+    parser.add_argument("--axes", nargs="+", choices=[*AXES, "processes"], default=[*AXES, "processes"])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--runs", type=int, nargs="+", default=[10, 100, 1000, 10_000, 100_000])
+    parser.add_argument("--name", default="scaling", help="of the CSVs and the figure")
+    args = parser.parse_args()
+    began = time.monotonic()
+    facts = describe(args.device)
+    if args.part in ("step", "both"):
+        torch.set_num_threads(args.threads)
+        keep_memory()
+        rows = step_rows([a for a in args.axes if a != "processes"], args.device, args.rounds)
+        rows += process_rows(args.rounds) if "processes" in args.axes and args.device == "cpu" else []
+        facts["setting"] = f"threads {args.threads}, rounds {args.rounds}; base {Work()}"
+        show("A training step", rows)
+        print(write(f"{args.name}_step", rows, facts))
+        figure(rows, RESULTS / f"{args.name}_step.png")
+    if args.part in ("runs", "both"):
+        rows = run_rows(args.runs)
+        facts["setting"] = f"records on {os.environ.get('TMPDIR', 'the default temporary folder')}"
+        show("Runs", rows)
+        print(write(f"{args.name}_runs", rows, facts))
+    print(f"{clock(time.monotonic() - began)} in all")
+
+
+if __name__ == "__main__":
+    main()
