@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+
+from csn.data.video import decode, read_frames
+
+X264 = {"preset": "veryfast"}
 
 
 def picture(index: int, height: int, width: int) -> np.ndarray:
@@ -54,3 +59,18 @@ def write_folder(folder: Path, frames: int, first: int = 1, digits: int = 5, siz
 def picture_file(path: Path, index: int, size: tuple[int, int] = (40, 60)) -> None:
     """Write frame `index` of every made video as a JPEG picture."""
     av.VideoFrame.from_ndarray(picture(index, *size), format="rgb24").save(path)
+
+
+def reference(path: Path) -> np.ndarray:
+    """All frames, upright, independent of the module's own conversion: (n, H, W, 3)."""
+    return np.stack([np.rot90(f.to_ndarray(format="rgb24"), f.rotation // 90) for f in decode(path)])
+
+
+def read_at_random(path: Path, truth: np.ndarray, reads: int = 6) -> None:
+    """Sorted, unsorted, repeated and reversed reads of a file all equal the truth."""
+    draw = random.Random(0)
+    for k in range(reads):
+        indices = [draw.randrange(len(truth)) for _ in range(5)]
+        indices = sorted(indices) if k % 2 else indices
+        assert np.array_equal(read_frames(path, indices), truth[indices]), indices
+    assert np.array_equal(read_frames(path, [len(truth) - 1, 0, len(truth) - 1]), truth[[-1, 0, -1]])

@@ -12,22 +12,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from csn.data.images import pictures
 from csn.data.video import VideoError, VideoPlan, probe
+from csn.data.workers import Pool
 from csn.files import Held, locked
 from csn.spec import UserError
 
-RENEWED = 500  # files after which a worker is replaced, so that what a decoder forgets to free stays small
 Check = Callable[[str], VideoPlan]
 
 
@@ -127,7 +124,7 @@ def scan(
         done = len(wanted) - len(todo)
         damaged = sum(bool(e.error) for e in entries.values())
         progress(done, len(wanted), damaged)
-        pool = _Pool(partial(_examine, check, root), min(workers, len(todo)), seconds)
+        pool = Pool(partial(_examine, check, root), min(workers, len(todo)), seconds)
         try:
             for path, result in pool.run(todo):
                 entry = result if isinstance(result, Entry) else Entry(path, *_stat(root / path), "", None, result)
@@ -178,82 +175,3 @@ def _examine(check: Check, root: Path, path: str) -> Entry:
     except OSError as fault:
         plan, error = None, f"{fault.strerror}."
     return Entry(path, size, mtime_ns, digest.hexdigest(), plan, error)
-
-
-def _serve(work: Callable[[str], Entry], pipe: Connection) -> None:
-    pipe.send("ready")
-    while (path := pipe.recv()) is not None:
-        try:
-            pipe.send(work(path))
-        except Exception as error:
-            pipe.send(f"the check failed: {type(error).__name__}: {error}")
-
-
-class _Worker:
-    """A process with a pipe and at most one file in hand, with the time by which it must be done."""
-
-    def __init__(self, work: Callable[[str], Entry]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
-        self.process.start()
-        theirs.close()  # so that the end of the process is seen as the end of the pipe
-        self.path, self.deadline, self.served = "", 0.0, 0
-
-    def give(self, path: str, seconds: float) -> None:
-        if not self.served:
-            self.pipe.recv()  # the imports of a new process are not the file's time
-        self.pipe.send(path)
-        self.path, self.deadline, self.served = path, time.monotonic() + seconds, self.served + 1
-
-    def take(self) -> Entry | str:
-        """What came of the file; a text where the process is late or dead, and then the process is dead."""
-        if self.pipe.poll():
-            try:
-                result: Entry | str = self.pipe.recv()
-                return result
-            except EOFError:
-                self.process.join()
-                return f"reading it ended the process (exit code {self.process.exitcode})."
-        self.process.kill()
-        return "reading it took longer than the time limit."
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
-
-
-class _Pool:
-    """Workers that may hang or die."""
-
-    def __init__(self, work: Callable[[str], Entry], count: int, seconds: float) -> None:
-        self.work, self.seconds = work, seconds
-        self.workers = [_Worker(work) for _ in range(count)]
-
-    def run(self, paths: list[str]) -> Iterator[tuple[str, Entry | str]]:
-        """Each path with its Entry, or with a text where the worker was late or died; in the order they end."""
-        waiting = list(reversed(paths))
-        for worker in self.workers:
-            worker.give(waiting.pop(), self.seconds)
-        busy = list(self.workers)
-        while busy:
-            left = min(worker.deadline for worker in busy) - time.monotonic()
-            ready = wait([worker.pipe for worker in busy], timeout=max(left, 0))
-            now = time.monotonic()
-            for worker in [w for w in busy if w.pipe in ready or w.deadline <= now]:
-                busy.remove(worker)
-                path, result = worker.path, worker.take()
-                if waiting:
-                    if isinstance(result, str) or worker.served >= RENEWED:
-                        self.workers.remove(worker)
-                        worker.end()
-                        worker = _Worker(self.work)
-                        self.workers.append(worker)
-                    worker.give(waiting.pop(), self.seconds)
-                    busy.append(worker)
-                yield path, result
-
-    def close(self) -> None:
-        for worker in self.workers:
-            worker.end()

@@ -1,0 +1,173 @@
+"""What is turned, cut, renamed or broken: upright and exact, or a VideoError that names file and reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from made_videos import X264, read_at_random, reference, write
+
+from csn.data.video import VideoError, probe, read_frames
+from csn.spec import UserError
+
+
+def test_rotation_is_applied(tmp_path: Path) -> None:
+    plain, turned = write(tmp_path / "plain.mp4", bf="0"), tmp_path / "turned.mp4"
+    with av.open(str(plain)) as source, av.open(str(turned), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        stream.set_display_rotation(90)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    assert (probe(turned).height, probe(turned).width) == (96, 64)
+    expected = np.rot90(read_frames(plain, [0, 5]), 1, (1, 2))
+    got = read_frames(turned, [0, 5])
+    assert np.array_equal(got, expected) or np.array_equal(got, np.rot90(expected, 2, (1, 2)))
+    read_at_random(turned, reference(turned))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_display_matrix_turns_but_does_not_mirror(tmp_path: Path, mirror: bool) -> None:
+    plain, turned = write(tmp_path / "plain.mp4", bf="0"), tmp_path / "turned.mp4"
+    one = 1 << 16
+    with av.open(str(plain)) as source, av.open(str(turned), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        stream.set_display_matrix([-one, 0, 0, 0, one if mirror else -one, 0, 0, 0, 1 << 30])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    if mirror:
+        with pytest.raises(VideoError, match="mirrored"):
+            probe(turned)
+    else:
+        assert np.array_equal(read_frames(turned, [7]), read_frames(plain, [7])[:, ::-1, ::-1])
+
+
+def test_a_size_that_changes_is_refused(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a.ts", **X264), write(tmp_path / "b.ts", size=(32, 48), **X264)
+    path = tmp_path / "both.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    assert np.array_equal(read_frames(path, [2, 9]), read_frames(first, [2, 9]))
+    for indices in ([2, 40], [40]):
+        with pytest.raises(VideoError, match="frame"):
+            read_frames(path, indices)
+
+
+@pytest.mark.parametrize("name", ["#20 & [x];(y)!.mp4", "a:b.mp4", "-dash %03d.mp4", "плач é.mp4", "no_ending"])
+def test_any_file_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "plain.mp4", **X264).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert probe(name).reader == "decord"
+    assert np.array_equal(read_frames(name, [5]), reference(tmp_path / name)[[5]])
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.mp4", 60, g="60", container={"movflags": "faststart"}, **X264)
+    content = whole.read_bytes()
+    bad = {
+        "empty.mp4": b"",
+        "page.mp4": b"<html>not found</html>",
+        "header.mp4": content[:400],
+        "cut.mp4": content[: len(content) * 2 // 3],
+    }
+    for name, data in bad.items():
+        (tmp_path / name).write_bytes(data)
+    for name in (*bad, "absent.mp4"):
+        with pytest.raises(VideoError, match=f"Video .*{name} cannot be read: .+"):
+            read_frames(tmp_path / name, [0])
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(VideoError):
+        probe(tmp_path / "folder.mp4")
+
+
+@pytest.mark.parametrize("index", [-1, 24])
+def test_frames_that_are_not_there(tmp_path: Path, index: int) -> None:
+    path = write(tmp_path / "a.mp4", **X264)
+    with pytest.raises(VideoError, match=f"frame {index} was asked for, it has frames 0 to 23"):
+        read_frames(path, [0, index])
+    with pytest.raises(TypeError):
+        read_frames(path, [0.5])  # type: ignore[list-item]
+    assert read_frames(path, []).shape == (0, 64, 96, 3)
+
+
+def test_a_plan_that_lies_is_found_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", **X264)
+    plan = probe(path)
+    with pytest.raises(VideoError, match="were expected"):
+        read_frames(path, [0], replace(plan, width=40))
+    with pytest.raises(VideoError, match="ends before"):
+        read_frames(path, [30], replace(plan, frames=40, reader="pyav"))
+
+
+def test_truncated_matroska_is_a_shorter_video_with_a_note(tmp_path: Path) -> None:
+    content = write(tmp_path / "whole.mkv", 200, g="12", **X264).read_bytes()
+    path = tmp_path / "cut.mkv"
+    path.write_bytes(content[: len(content) // 2])
+    plan = probe(path)
+    assert 50 < plan.frames < 150 and plan.damage.startswith("ends early") and plan.reader == "pyav"
+    read_at_random(path, reference(path))
+
+
+def test_damage_inside_never_passes_for_the_truth(tmp_path: Path) -> None:
+    """Bytes overwritten in a file decord may read: refused, or equal to the full decode."""
+    content = write(tmp_path / "whole.mp4", 48, g="12", bf="2", crf="10", **X264).read_bytes()
+    noted = 0
+    for seed in range(12):
+        draw, data = random.Random(seed), bytearray(content)
+        for _ in range(3):
+            data[draw.randrange(len(data) // 10, len(data) * 9 // 10)] = draw.randrange(256)
+        path = tmp_path / f"{seed}.mp4"
+        path.write_bytes(data)
+        try:
+            noted += bool(probe(path).damage)
+            read_at_random(path, reference(path), reads=3)
+        except VideoError:
+            noted += 1
+    assert noted >= 6
+
+
+def test_a_file_that_changes_is_probed_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", 24, **X264)
+    assert probe(path).frames == 24
+    write(path, 12, **X264)
+    assert probe(path).frames == 12
+
+
+def test_an_error_crosses_processes() -> None:
+    error = pickle.loads(pickle.dumps(VideoError("a.mp4", "it is damaged.")))
+    assert isinstance(error, UserError) and (error.path, error.reason) == ("a.mp4", "it is damaged.")
+
+
+CLIPS = os.environ.get("CSN_TEST_CLIPS")
+needs_clips = pytest.mark.skipif(CLIPS is None, reason="CSN_TEST_CLIPS names no folder of clips")
+LARGE = 30  # megapixels of a video beyond which the default tests leave it to the benchmark
+
+
+def clips() -> list[str]:
+    return sorted(json.loads((Path(CLIPS) / "expected.json").read_text())) if CLIPS else []
+
+
+@needs_clips
+@pytest.mark.parametrize("name", clips())
+def test_real_clip(name: str) -> None:
+    assert CLIPS is not None
+    expected = json.loads((Path(CLIPS) / "expected.json").read_text())[name]
+    path = Path(CLIPS) / name
+    if "ffmpeg_error" in expected:
+        with pytest.raises(VideoError):
+            probe(path)
+        return
+    if expected["frames_ffmpeg"] * expected["coded_height"] * expected["coded_width"] > LARGE * 1e6:
+        pytest.skip("large; benchmarks/decode.py reads it")
+    plan = probe(path)
+    assert plan.frames == expected["frames_ffmpeg"]
+    read_at_random(path, reference(path))
