@@ -113,23 +113,24 @@ def test_processes_that_do_not_divide_the_step_are_refused(tmp_path: Path, data:
     assert all(code == 1 and "`processes` (=3) must divide the 4 micro-batches of a step" in err for code, _, err in ended)
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_a_test_that_is_asked_to_stop_ends_on_all_processes_and_the_next_sitting_only_tests(size: int, alone: Path, tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize(("size", "phase"), [(2, "data"), (1, "test"), (2, "test")])
+def test_who_is_asked_to_stop_takes_all_along_and_the_next_sitting_goes_on(size: int, phase: str, alone: Path, tmp_path: Path, data: Path) -> None:
     workers, progress = start(size, tmp_path, data), folder_of(RUN, tmp_path) / "progress.json"
-    while not (progress.exists() and json.loads(progress.read_text())["phase"] == "test"):
+    while not (progress.exists() and json.loads(progress.read_text())["phase"] == phase):
         assert all(worker.poll() is None for worker in workers)
         time.sleep(0.005)
-    workers[-1].send_signal(signal.SIGTERM)  # one of them only
+    workers[0 if phase == "data" else -1].send_signal(signal.SIGTERM)  # one of them only
     ended = ends(workers)
     assert [code for code, _, _ in ended] == [STOPPED] * size, ended
-    assert all(re.fullmatch(r"stopped at video \d+ of \d+ of the (test|train videos); training is over", out) for _, out, _ in ended), ended
-    assert read_record(RUN, tmp_path) is None
+    steps = RUN.recipe.epochs * RUN.recipe.steps_per_epoch
+    told = r"stopped at step 1 of 2" if phase == "data" else r"stopped at video \d+ of \d+ of the (test|train videos); training is over"
+    assert all(re.fullmatch(told, out) for _, out, _ in ended), ended
     state, _ = checkpoints.load(folder_of(RUN, tmp_path))
-    assert state is not None and state["step"] == RUN.recipe.epochs * RUN.recipe.steps_per_epoch
-    assert together(1, tmp_path, data)[0][0] == 0
+    assert state is not None and state["step"] == (1 if phase == "data" else steps)
+    assert read_record(RUN, tmp_path) is None and together(1, tmp_path, data)[0][0] == 0
     one, stopped = (read_record(RUN, home) or {} for home in (alone, tmp_path))
-    assert stopped["history"] == state["history"] and stopped["train_seconds"] - state["seconds"] < one["train_seconds"] / 2  # no step again
+    assert [epoch["loss"] for epoch in stopped["history"]] == pytest.approx([epoch["loss"] for epoch in one["history"]], rel=1e-4)
+    assert stopped["history"][: len(state["history"])] == state["history"]  # no step again
     if size == 1:
-        assert [stopped[name] for name in ("history", "clip_top1", "video_top1", "train_top1")] == [
-            one[name] for name in ("history", "clip_top1", "video_top1", "train_top1")
-        ]
+        measures = ("history", "clip_top1", "video_top1", "train_top1")
+        assert [stopped[name] for name in measures] == [one[name] for name in measures]
