@@ -11,6 +11,7 @@ import io
 import json
 import re
 import stat
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def read(path: Path) -> Content:
         elif content[:1] in (b"\x80", b"(", b"}"):
             held = read_pickle(content)
         else:
-            raise Refused(f"it begins with {content[:12]!r}, which no checkpoint does: was it downloaded whole?")
+            raise Refused(f"it begins with {content[:12]!r}, which no checkpoint does (perhaps another page was downloaded)")
         tensors, beside = unwrapped(held)
         if sum(t.numel() * t.element_size() for t in tensors.values()) > len(content):
             raise Refused("its tensors claim more numbers than it has bytes for")
@@ -85,19 +86,21 @@ def checked_zip(content: bytes) -> bytes:
             if any(member.compress_type != zipfile.ZIP_STORED or member.file_size > len(content) for member in archive.infolist()):
                 raise Refused("it is a compressed archive, not one of torch")
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        raise Refused("it is a damaged archive; was it downloaded whole?") from None
+        raise Refused("it is a damaged archive (perhaps not downloaded whole)") from None
     return content
 
 
 def by_torch(content: bytes) -> Any:
     try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of kinds of tensors that are refused later
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own reader of damaged files raises whatever its steps raise
         name = re.search(r"GLOBAL (\S+)", str(error))
         if name:
             raise Refused(f"it holds {name[1]}, and only tensors and plain containers are read") from None
         why = str(error).strip().splitlines()
-        raise Refused(f"torch cannot read it ({why[-1][:100] if why else type(error).__name__}); was it downloaded whole?") from None
+        raise Refused(f"torch cannot read it ({why[-1][:100] if why else type(error).__name__}; perhaps not downloaded whole)") from None
 
 
 def by_safetensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
@@ -67,10 +68,12 @@ def read_pickle(content: bytes) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     try:
-        for opcode, argument, _ in pickletools.genops(io.BytesIO(content)):
-            if opcode.name == "STOP":
-                return plain(stack.pop())
-            step(opcode.name, argument, stack, memo)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in texts that are none
+            for opcode, argument, _ in pickletools.genops(io.BytesIO(content)):
+                if opcode.name == "STOP":
+                    return plain(stack.pop())
+                step(opcode.name, argument, stack, memo)
     except Refused:
         raise
     # what a damaged program does to a stack: too short, holding the wrong thing, ending in the middle

@@ -1,0 +1,113 @@
+"""Runs that begin from a checkpoint: what is taken over, what is frozen, exact resume; scores of a checkpoint file. About 25 s of one core."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_checkpoint import small_checkpoint
+from torch import nn
+
+import csn
+from csn.checkpoints.network import start
+from csn.data.loader import load, reader_of
+from csn.data.moving_digits import CLASSES
+from csn.evaluate import score_checkpoint
+from csn.execute import execute, folder_of
+from csn.recipes import SMOKE
+from csn.spec import Run, UserError, Variant
+from csn.train import Place, Stopped, train
+
+VARIANT = Variant(block="ip", depth=26, width=8)
+TUNE = replace(SMOKE, pretrained="small.safetensors", freeze_bn=True)
+
+
+@pytest.fixture
+def file(data: Path) -> Path:
+    (data / "checkpoints").mkdir(exist_ok=True)
+    return small_checkpoint(data / "checkpoints" / "small.safetensors")
+
+
+def norms(net: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in net.state_dict().items() if ".bn." in name}
+
+
+def test_stopped_and_resumed_equals_uninterrupted(data: Path, file: Path, tmp_path: Path) -> None:
+    run = Run(variant=VARIANT, recipe=TUNE, seed=0)
+    splits = load(TUNE, data, "train"), load(TUNE, data, "test")
+    reader = reader_of(TUNE, data, splits)
+    torch.set_num_threads(1)
+    nets = []
+    for name, sittings in (("whole", 0), ("parts", 2)):
+        (tmp_path / name).mkdir()
+        for _ in range(sittings):
+            with pytest.raises(Stopped):
+                train(run, splits[0], reader, tmp_path / name, Place(stop=lambda: True), file)
+        trained = train(run, splits[0], reader, tmp_path / name, Place(), file)
+        assert trained.pretrained == hashlib.sha256(file.read_bytes()).hexdigest()
+        nets.append(trained.net)
+    before = csn.load(file)
+    for (name, a), b in zip(nets[0].state_dict().items(), nets[1].state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert all(torch.equal(a, b) for a, b in zip(norms(nets[0]).values(), norms(before).values(), strict=True))  # frozen
+    assert not torch.equal(nets[0].stem.conv1.conv.weight, before.stem.conv1.conv.weight)
+    assert nets[0].head.fc.out_features == 80
+    small_checkpoint(file, seed=1)
+    with pytest.raises(UserError, match="is not the file this run began from"):
+        train(run, splits[0], reader, tmp_path / "parts", Place(), file)
+
+
+def test_a_run_from_a_checkpoint_and_the_scores_of_its_weights(data: Path, file: Path, tmp_path: Path) -> None:
+    run = Run(variant=VARIANT, recipe=replace(TUNE, freeze_bn=False), seed=0)
+    record = execute(run, tmp_path, data)
+    assert record["pretrained"] == {"file": "small.safetensors", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    weights = folder_of(run, tmp_path) / "weights.safetensors"
+    net = csn.load(weights)
+    assert net.classes == CLASSES and (net.input.frames, net.input.crop, net.input.short) == (4, 32, None)
+    assert not any(torch.equal(a, b) for a, b in zip(norms(net).values(), norms(csn.load(file)).values(), strict=True))  # not frozen
+    ticks: list[tuple[int, int]] = []
+    scores = score_checkpoint(weights, SMOKE, data, torch.device("cpu"), tick=lambda *now: ticks.append(now))
+    assert scores.video_top(1) == record["video_top1"] and ticks[-1] == (80, 80)
+    kept = np.load(weights.with_name("scores.npz"))["probs"].astype(np.float32)
+    np.testing.assert_allclose(scores.probs, kept, atol=1e-3)
+
+
+def test_scores_need_the_classes_of_the_data_and_bring_their_statistics(data: Path, tmp_path: Path) -> None:
+    cpu = torch.device("cpu")
+    with pytest.raises(UserError, match="has 3 classes, moving-digits has 80; fine-tune it first"):
+        score_checkpoint(small_checkpoint(tmp_path / "a.safetensors"), SMOKE, data, cpu)
+    turned = (CLASSES[1], CLASSES[0], *CLASSES[2:])
+    with pytest.raises(UserError, match=r"Class 0 of the checkpoint .* is '0 right', which is class 1"):
+        score_checkpoint(small_checkpoint(tmp_path / "b.safetensors", turned), SMOKE, data, cpu)
+    own = score_checkpoint(small_checkpoint(tmp_path / "c.safetensors", CLASSES), SMOKE, data, cpu)
+    other = score_checkpoint(tmp_path / "c.safetensors", replace(SMOKE, mean=(0.0, 0.0, 0.0)), data, cpu)
+    assert np.array_equal(own.probs, other.probs)
+
+
+def test_the_classifier_stays_where_the_classes_are_the_same(file: Path) -> None:
+    held = csn.load(file).head.fc.weight
+    for classes, kept in ((("left", "right", "up"), True), (("up", "right", "left"), False), (("a", "b"), False)):
+        net = csn.build(VARIANT, len(classes), 4)
+        start(net, file, TUNE, classes)
+        assert torch.equal(net.head.fc.weight, held) == kept
+
+
+def test_another_network_or_other_statistics_are_refused(file: Path) -> None:
+    with pytest.raises(UserError, match=r"`pretrained` \(=small\.safetensors\) is Variant.*'ip'.*the run's network .*'bottleneck-D'"):
+        start(csn.build(replace(VARIANT, block="bottleneck-D"), 3), file, TUNE, ("a",))
+    with pytest.raises(UserError, match=r"`std` \(=\(0\.2, 0\.2, 0\.2\)\) of the recipe must be that of `pretrained`"):
+        start(csn.build(VARIANT, 3), file, replace(TUNE, std=(0.2, 0.2, 0.2)), ("a",))
+
+
+def test_the_fields_have_rules() -> None:
+    for name in ("/etc/file", "../file", "a/../../file"):
+        with pytest.raises(UserError, match="`pretrained`"):
+            replace(TUNE, pretrained=name)
+    with pytest.raises(UserError, match=r"`freeze_bn` \(=True\) belongs to a `pretrained` network"):
+        replace(SMOKE, freeze_bn=True)
+    run = Run(variant=VARIANT, recipe=TUNE, seed=0)
+    assert Run.from_dict(run.to_dict()) == run and run.name != Run(variant=VARIANT, recipe=SMOKE, seed=0).name
