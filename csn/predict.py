@@ -60,10 +60,12 @@ def protocol(net: nn.Module, clips: int = CLIPS, crops: int = 1) -> Recipe:
     given = facts.input
     if clips < 1:
         raise UserError(f"`--views` (={clips}) must be at least 1.")
+    if crops not in (1, 3):
+        raise UserError(f"`--crops` (={crops}) must be 1 or 3.")
     return Recipe(
         scale="predict", data=VideoSet(kind="folder", classes=facts.num_classes), frames=given.frames, stride=given.stride,
         crop=given.crop, resize=(given.short, given.short) if given.short else None, mean=given.mean, std=given.std, fps=given.fps,
-        test_clips=clips, test_crops=crops, test_crop=given.crop, views_per_batch=4,
+        test_clips=clips, test_crops=3 if crops == 3 else 1, test_crop=given.crop, views_per_batch=4,
     )  # fmt: skip
 
 

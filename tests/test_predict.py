@@ -50,6 +50,8 @@ def test_two_lines_of_python(checkpoint: Path, tmp_path: Path) -> None:
         assert [p for _, p in told] == pytest.approx(sorted(probs, reverse=True), abs=1e-5)
     with pytest.raises(VideoError, match=r"none\.mp4 cannot be read: No such file"):
         csn.classify(net, tmp_path / "none.mp4")
+    with pytest.raises(UserError, match=r"`--crops` \(=2\) must be 1 or 3"):
+        csn.classify(net, video, crops=2)
     with pytest.raises(UserError, match="says nothing of its input"):
         csn.classify(csn.build(csn.Variant(depth=26, width=8), 3), video)
 
