@@ -69,7 +69,7 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
             runs = [run for _, run in work if state_of(run, home, published) != "published"]
             return cluster.act(args, runs, home, data, seconds_of(work, recipe, table, home))
         if args.plan:
-            plan(table, rows, seeds, recipe, home, jobs_of(args), console)
+            plan(table, rows, seeds, recipe, home, data, jobs_of(args), console)
             return 0
         code = 0
         if not args.show:
@@ -114,7 +114,7 @@ def seconds_of(work: list[tuple[Row, Run]], recipe: Recipe, table: Table, home: 
     costs = planned_costs()
     expected = {}
     for row, run in work:
-        flops = costs.get(cost_key(run.variant, recipe), {}).get("flops")
+        flops = costs.get(cost_key(run.variant, run.recipe), {}).get("flops")
         if row.label in took:
             expected[run.name] = median(took[row.label])
         elif rates and flops:
@@ -122,7 +122,7 @@ def seconds_of(work: list[tuple[Row, Run]], recipe: Recipe, table: Table, home: 
     return expected
 
 
-def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, home: Path, jobs: int, console: Console) -> None:
+def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, home: Path, data: Path, jobs: int, console: Console) -> None:
     """Print every row with its cost and the state of its runs."""
     from rich.table import Table as Grid
 
@@ -145,7 +145,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, ho
         if row.unfit(recipe):
             grid.add_row(row.label, "", "", "", "cannot be held", "")
             continue
-        cost = costs.get(cost_key(row.at(recipe), recipe))
+        cost = costs.get(cost_key(row.at(recipe), row.under(recipe)))
         states = {}
         for own, run in work:
             if own is row:
@@ -165,6 +165,10 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, ho
     console.print(grid)
     for sentence in unfit_rows(rows, recipe):
         console.print(f"Cannot be held: {sentence}", markup=False, highlight=False)
+    if needed := needs(rows, recipe, data):
+        console.print(f"Needed below {data}:", soft_wrap=True, markup=False, highlight=False)
+        for need, labels in needed.items():
+            console.print(f"  {need}: {', '.join(labels)}", markup=False, highlight=False)
     console.print(f"{len(work)} runs: " + (", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none"), highlight=False)
     if counts.get("missing", 0) + counts.get("resumable", 0):
         time = "unknown before a first result" if unknown and not remaining else f"about {clock(remaining / jobs)}"
@@ -177,8 +181,20 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, ho
             f" FLOPs (three forward passes for a training clip, one for a view) at an assumed {cluster.SUSTAINED / 1e12:.0f} TFLOP/s sustained by a GPU.",
             highlight=False,
         )  # fmt: skip
-    if any(cost_key(row.at(recipe), recipe) not in costs for row in rows if not row.unfit(recipe)):
+    if any(cost_key(row.at(recipe), row.under(recipe)) not in costs for row in rows if not row.unfit(recipe)):
         console.print("Empty cost cells are filled by --show, which counts them from the real networks.")
+
+
+def needs(rows: list[Row], recipe: Recipe, data: Path) -> dict[str, list[str]]:
+    """{file or folder below the data folder that no run makes, and whether it is there: rows that need it}."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        own = row.under(recipe)
+        places = [] if row.unfit(recipe) or isinstance(own.data, Embedded) else [own.data.kind]
+        places += [f"checkpoints/{own.pretrained}"] if places and own.pretrained else []
+        for place in places:
+            found.setdefault(f"{place} ({'there' if (data / place).exists() else 'missing'})", []).append(row.label)
+    return found
 
 
 def grouped(states: dict[int, str]) -> str:
@@ -212,7 +228,7 @@ def run_missing(
     from csn.runner import run_all
 
     costs, expected = planned_costs(), seconds_of(work, recipe, table, home)
-    weights = [expected.get(run.name) or costs.get(cost_key(run.variant, recipe), {}).get("flops", 1) / 1e9 for _, run in work]
+    weights = [expected.get(run.name) or costs.get(cost_key(run.variant, run.recipe), {}).get("flops", 1) / 1e9 for _, run in work]
     jobs_list = [(row.label, run, weight) for (row, run), weight in zip(work, weights, strict=True)]
     how = f", {jobs} at a time, one thread each" if args.device == "cpu" else ""
     console.print(f"{len(work)} runs at scale {recipe.scale}{how}.")

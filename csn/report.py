@@ -117,7 +117,7 @@ def section(table: Table, home: Path, scales: Sequence[str]) -> Iterator[str]:
         for sheet in sheets(results, table.rows):
             yield as_html(sheet)
         yield from (f"<p>{html.escape(sentence)}</p>" for sentence in [*reasons(results, table.rows), *filter(None, [table.note])])
-        for name in table.figures if results.lines else ():
+        for name in table.figures if results.lines or any(row.published for row in table.rows) else ():
             content = base64.b64encode(plots.picture(getattr(plots, name)(results), "svg")).decode()
             yield f'<p><img alt="{html.escape(f"{table.title}: {name}")}" src="data:image/svg+xml;base64,{content}"></p>'
 

@@ -46,7 +46,7 @@ def put(sheet: Sheet, console: Console) -> None:
                 box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)  # fmt: skip
     for name in sheet.columns:
         words = name in sheet.text
-        grid.add_column(name, justify="left" if words or name == sheet.columns[0] else "right", no_wrap=not words)
+        grid.add_column(name, justify="left" if words or name == sheet.columns[0] else "right", no_wrap=not words, overflow="fold")
     for row in sheet.rows:
         grid.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
     console.print(grid)
@@ -126,24 +126,25 @@ def buildable(row: Row, recipe: Recipe) -> Variant | None:
         return None
 
 
-def benchmarks(results: Results, rows: Sequence[Row]) -> Sheet:
-    """Published numbers beside ours: data, pre-training, test protocol and its cost, one line a published row."""
+def benchmarks(results: Results, rows: Sequence[Row], narrow: bool = False) -> Sheet:
+    """Published numbers beside ours: data, pre-training, test protocol and its cost. narrow: without sources and cost of a view."""
     fit = [row for row in rows if row.unfit(results.recipe) is None]
     count_costs((Run(variant=row.at(results.recipe), recipe=row.under(results.recipe), seed=0) for row in fit), view=True)
     costs = planned_costs()
+    columns = ("row", "data", "pretrained", "views", "GMACs", "in all", "published", "ours")
     out = []
     for row in rows:
         recipe = row.under(results.recipe)
         cost = costs.get(cost_key(row.at(recipe), recipe, view=True))
-        views = recipe.test_clips * recipe.test_crops
-        macs = [f"{cost['flops'] / 1e9:.1f}", f"{cost['flops'] * views / 1e9:,.0f}"] if cost else ["", ""]
+        macs = (f"{cost['flops'] / 1e9:.1f}", f"{cost['flops'] * recipe.test_clips * recipe.test_crops / 1e9:,.0f}") if cost else ("", "")
         protocol = f"{recipe.test_clips} x {recipe.test_crops} of {recipe.frames}x{recipe.test_crop}x{recipe.test_crop}"
-        ours = cell(results.measured(row.label, measure(recipe)))
-        out.append((row.label, recipe.data.kind, row.pretrained or "none", protocol, *macs, told(row.published), ours))
-    columns = ("row", "data", "pre-training", "views", "GMACs", "in all", "published", "ours")
+        ours, numbers = cell(results.measured(row.label, measure(recipe))), ", ".join(dict.fromkeys(map(str, row.published)))
+        cells = (row.label, recipe.data.kind, row.pretrained or "none", protocol, *macs, numbers if narrow else told(row.published), ours)
+        out.append(cells[:4] + cells[5:] if narrow else cells)
     caption = ("views: clips x crops of frames x pixels. GMACs: of one view, counted from the network itself; in all: of every view of a "
                "video. published, ours: video top-1 in per cent (AUC x 100 for dfdc); empty: no number with a source, or not run.")  # fmt: skip
-    return Sheet(f"{results.table.title}, scale {results.recipe.scale}", columns, out, caption, text=(*columns[:4], "published"))
+    shown = columns[:4] + columns[5:] if narrow else columns
+    return Sheet(f"{results.table.title}, scale {results.recipe.scale}", shown, out, caption, text=("data", "pretrained", "views", "published"))
 
 
 def measure(recipe: Recipe) -> str:
@@ -152,8 +153,11 @@ def measure(recipe: Recipe) -> str:
 
 
 def told(published: Sequence[Quoted]) -> str:
-    """'77.8 (source), 77.80 (other source)'."""
-    return "; ".join(f"{one} ({one.source})" if one.source else str(one) for one in published)
+    """'77.8 (zoo, mmaction2), 79.2 (quoted)': every number once, with its sources."""
+    sources: dict[str, list[str]] = {}
+    for one in published:
+        sources.setdefault(str(one), []).append(one.source)
+    return ", ".join(f"{number} ({', '.join(found)})" for number, found in sources.items())
 
 
 def judged_cells(one: Judged) -> tuple[str, str, str, str]:
@@ -172,7 +176,7 @@ def verdicts(judged: Sequence[Judged]) -> Sheet:
 def sheets(results: Results, rows: Sequence[Row], narrow: bool = False) -> list[Sheet]:
     """Everything there is to read of a table at a scale: its rows, their cost at the paper's size, its claims."""
     if any(row.published for row in rows):
-        return [benchmarks(results, rows)]
+        return [benchmarks(results, rows, narrow)]
     found = [accuracies(results, rows, narrow)] if results.table.trains else []
     if any(row.paper_cost for row in rows):
         found.append(complexity("Cost at the paper's size" if found else results.table.title, rows))
@@ -189,7 +193,7 @@ def render(results: Results, rows: Sequence[Row], home: Path, console: Console) 
     for sheet in others:
         put(sheet, console)
     path = csv_path(table, recipe, home)
-    if results.lines:
+    if results.lines or any(row.published for row in rows):
         from csn import plots
 
         for i, name in enumerate(table.figures):

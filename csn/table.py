@@ -14,8 +14,8 @@ from csn.provenance import REPOSITORY
 from csn.recipes import SEEDS
 from csn.spec import Recipe, Run, UserError, Variant
 
-DEEPEST = {"paper": 152}  # a depth that a scale holds, else:
-LAPTOP = 50  # deeper networks take too many steps to leave chance on tiny clips
+# Scales of short schedules on little data hold no deeper networks: these take more steps to leave chance. Ours.
+DEEPEST = dict.fromkeys(("smoke", "small", "photo", "medium"), 50)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Row:
 
     def unfit(self, recipe: Recipe) -> str | None:
         """Why nothing of this row can be run at the scale, or None."""
-        if self.variant.depth > (deepest := DEEPEST.get(recipe.scale, LAPTOP)):
+        if self.variant.depth > (deepest := DEEPEST.get(recipe.scale, 152)):
             return f"depth {self.variant.depth} is too deep for scale {recipe.scale}, which holds depths up to {deepest}; scale paper holds it."
         if self.recipe is not None and recipe.scale != "paper":
             return f"its own recipe (on {self.recipe.data.kind}) belongs to scale paper."

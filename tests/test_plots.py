@@ -52,6 +52,8 @@ def test_every_figure_draws_results_and_says_where_there_are_none(table) -> None
         full = getattr(plots, name)(results(table.name))
         assert all(ax.lines for ax in full.axes), name
         assert not any("no results" in text.get_text() for ax in full.axes for text in ax.texts)
+        if name == "published":  # draws what is published, with results or without
+            continue
         none = getattr(plots, name)(Results(table, SMOKE, ()))
         assert all([text.get_text() for text in ax.texts] == ["no results yet"] for ax in none.axes)
 

@@ -30,13 +30,14 @@ from csn.plots.axes import (
     group_curves,
     grouped,
     learning,
+    published_numbers,
     summary,
     tradeoff,
 )
 
 __all__ = [
     "against_paper", "curves", "families", "filters", "gap_sizes", "gaps", "group_curves", "group_sizes", "learning", "measured_against_paper",
-    "picture", "regularization", "save", "summary", "tradeoff", "tradeoffs",
+    "picture", "published", "published_numbers", "regularization", "save", "summary", "tradeoff", "tradeoffs",
 ]  # fmt: skip
 
 
@@ -118,6 +119,14 @@ def measured_against_paper(results: Results) -> Figure:
     figure, ax = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
     against_paper(results, ax)
     figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}", fontsize=11)
+    return figure
+
+
+def published(results: Results) -> Figure:
+    """The benchmarks: published numbers beside ours."""
+    figure, ax = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    published_numbers(results, ax)
+    figure.suptitle(results.table.title, fontsize=11)
     return figure
 
 

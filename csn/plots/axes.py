@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from csn.claims import Line, value
 from csn.collect import Results
 from csn.metrics import interval
+from csn.show import measure
 
 PALETTE = sns.color_palette("colorblind")
 TITLES = {
@@ -216,3 +217,22 @@ def filters(weights: NDArray[np.floating], axes: Iterable[Axes]) -> list[Axes]:
     return drawn
 
 
+
+
+def published_numbers(results: Results, ax: Axes) -> Axes:
+    """The published numbers of every row that has some, and ours where it was run."""
+    shown = [row for row in results.table.rows if row.published]
+    for y, row in enumerate(shown):
+        values = [one.value for one in row.published]
+        ax.plot(values, [y] * len(values), "D", color=PALETTE[7], ms=7, alpha=0.8, mec="white", label="published" if y == 0 else "_")
+        found = results.measured(row.label, measure(row.under(results.recipe)))
+        if isfinite(found.mean):
+            half = found.half if isfinite(found.half) else None
+            ax.errorbar(found.mean, y, xerr=half, fmt="o", color=PALETTE[0], capsize=3, ms=7, label="_")
+    ax.plot([], [], "o", color=PALETTE[0], label="here")
+    ax.set_yticks(range(len(shown)), [row.label for row in shown])
+    ax.invert_yaxis()
+    ax.set_xlabel("video top-1, % (dfdc: AUC x 100)")
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, loc="upper left")
+    return ax

@@ -1,0 +1,68 @@
+"""Table 5: what it quotes, what its rows need, and that testing a checkpoint is a run like any other."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from conftest import run
+
+from csn.collect import Results, collect
+from csn.execute import execute, folder_of
+from csn.provenance import REPOSITORY
+from csn.recipes import PAPER, SMOKE
+from csn.show import benchmarks
+from csn.spec import Run, Variant
+from csn.table import Row, Table
+
+sys.path.insert(0, str(REPOSITORY / "experiments"))
+import table5_benchmarks
+
+ROWS = table5_benchmarks.TABLE.rows
+
+
+def test_every_row_tells_its_protocol_its_cost_and_what_is_published() -> None:
+    sheet = benchmarks(Results(table5_benchmarks.TABLE, PAPER, ()), ROWS)
+    told = {row[0]: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
+    assert told["ir-ig65m"] == {
+        "row": "ir-ig65m", "data": "kinetics400", "pretrained": "IG-65M; published weights", "views": "10 x 3 of 32x256x256", "GMACs": "96.7",
+        "in all": "2,901", "published": "82.6 (zoo), 82.568 (log)", "ours": "",
+    }  # fmt: skip
+    assert told["ip-scratch"]["GMACs"] == "108.8" and told["sports1m"]["GMACs"] == "83.3"
+    values = {one.value for row in ROWS for one in row.published}
+    assert {77.8, 79.2, 82.5, 82.6, 49.3, 94.708, 68.1} <= values
+    assert {row.under(PAPER).data.kind for row in ROWS} == {"kinetics400", "sports1m", "something-v1", "ucf101", "dfdc"}
+    assert all(one.source and not one.recalled for row in ROWS for one in row.published)
+
+
+def test_the_plan_tells_what_each_row_needs(tmp_path: Path) -> None:
+    (tmp_path / "data" / "ucf101").mkdir(parents=True)
+    done = run("experiments/table5_benchmarks.py", "--plan", "--home", tmp_path, COLUMNS="160")
+    assert done.returncode == 0, done.stderr
+    assert "ucf101 (there): ucf101" in done.stdout and "dfdc (missing): dfdc" in done.stdout
+    assert "checkpoints/irCSN_152_ft_kinetics_from_ig65m_f126851907.pkl (missing): ir-ig65m" in done.stdout
+    assert "GPU-hours for what is missing" in done.stdout and "12 missing" in done.stdout
+    small = run("experiments/table5_benchmarks.py", "--plan", "--scale", "small", "--home", tmp_path, COLUMNS="160")
+    assert small.returncode == 0 and "depth 152 is too deep for scale small" in " ".join(small.stdout.split()) and "0 runs" in small.stdout
+
+
+def test_testing_a_checkpoint_is_a_run_of_no_steps(tmp_path: Path, data: Path) -> None:
+    """A network trained here, taken as a published file and tested without training: the same accuracy, to the last digit."""
+    variant = Variant(block="bottleneck-D", depth=26, width=SMOKE.width, pool1=SMOKE.pool1)
+    first = Run(variant=variant, recipe=replace(SMOKE, epochs=1, warmup=0), seed=0)
+    trained = execute(first, tmp_path, data)
+    place = tmp_path / "data"
+    shutil.copytree(data, place)
+    (place / "checkpoints").mkdir()
+    shutil.copy(folder_of(first, tmp_path) / "weights.safetensors", place / "checkpoints" / "theirs.safetensors")
+    tested = replace(SMOKE, pretrained="theirs.safetensors", epochs=1, warmup=0, clips_per_epoch=0)
+    row = Row(label="theirs", variant=replace(variant, width=64), recipe=replace(tested, scale="paper"))
+    found = execute(Run(variant=row.at(PAPER), recipe=row.under(PAPER), seed=0), tmp_path, place)
+    assert found["history"] == [] and "error" not in found, found.get("error")
+    assert found["pretrained"]["sha256"] and found["params"] == trained["params"]
+    assert [found[name] for name in ("video_top1", "clip_top1", "train_top1")] == [trained[name] for name in ("video_top1", "clip_top1", "train_top1")]
+    table = Table(name="table9_test", title="Test", rows=(row,), scale="paper")
+    results, _ = collect(table, PAPER, tmp_path)
+    assert [line["video_top1"] for line in results.lines] == [f"{trained['video_top1']:.3f}"]
