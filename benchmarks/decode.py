@@ -1,7 +1,7 @@
 """How fast and how right are the readers of video: the door, plain decord, PyAV from frame 0, torchcodec.
 
     python benchmarks/decode.py FILE_OR_FOLDER.. [--clips 20]      speed and exactness, results/benchmarks/decode.csv
-    python benchmarks/decode.py FOLDER --soak 600 --processes 8    random reads for ten minutes, memory and exactness
+    python benchmarks/decode.py FOLDER --soak 600 --processes 8    random reads for ten minutes: exactness, and memory over time
 
 A clip is --frames frames, every --stride-th, from a random start; all readers get the same clips, in turn, so that other
 work on the machine meets them alike. Speed is clips per second of CPU time, of all threads: clips per second and core.
@@ -32,6 +32,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from csn.data.media import listing
 from csn.data.video import VideoError, VideoPlan, decode, probe, read_frames
 
@@ -40,6 +42,7 @@ try:
 except (ImportError, RuntimeError, OSError):  # it needs shared libraries of FFmpeg besides its wheel
     VideoDecoder = None
 
+LINES = 20  # of the soak, for each process
 OUT = Path(__file__).parents[1] / "results/benchmarks"
 Frames = np.ndarray  # (n, H, W, 3)
 
@@ -163,18 +166,19 @@ def truth(paths: list[Path]) -> dict[Path, tuple[VideoPlan, list[int]]]:
 
 
 def soak(known: dict[Path, tuple[VideoPlan, list[int]]], seconds: float, seed: int) -> None:
-    """Random reads until the time is over; prints reads, wrong reads, memory after a tenth of the time and at the end."""
+    """Random reads until the time is over; prints a line each twentieth of it: process, second, reads, wrong reads, memory."""
     draw, paths = random.Random(seed), list(known)
-    begin, reads, wrong, early = time.monotonic(), 0, 0, 0.0
-    while (now := time.monotonic() - begin) < seconds:
+    begin, reads, wrong, told = time.monotonic(), 0, 0, 0
+    while told < LINES:
         plan, sums = known[path := draw.choice(paths)]
         indices = [draw.randrange(plan.frames) for _ in range(draw.choice((1, 4, 8)))]
         got = read_frames(path, indices, plan)
         wrong += any(crc32(frame.data) != sums[i] for i, frame in zip(indices, got, strict=True))
         reads += 1
-        if not early and now > seconds / 10:
-            early = memory()
-    print(seed, reads, wrong, f"{early:.1f}", f"{memory():.1f}", sep=",", flush=True)
+        now = time.monotonic() - begin
+        if now > seconds * (told + 1) / LINES:
+            told = min(int(now / seconds * LINES), LINES)
+            print(seed, f"{now:.0f}", reads, wrong, f"{memory():.1f}", sep=",", flush=True)
 
 
 def memory() -> float:
@@ -204,8 +208,8 @@ def main() -> None:
             shared.flush()
             command = [sys.executable, sys.argv[0], shared.name, "--soak", str(args.soak), "--seed"]
             jobs = [subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True) for k in range(args.processes)]
-            lines = [job.communicate()[0].strip() for job in jobs]
-        names = ("process", "reads", "wrong", "MB_after_a_tenth", "MB_at_the_end")
+            lines = [line for job in jobs for line in job.communicate()[0].splitlines()]
+        names = ("process", "second", "reads", "wrong", "MB")
         rows = [dict(zip(names, line.split(","), strict=True)) for line in lines]
         write(args.out.with_name(f"{args.out.stem}_soak.csv"), rows)
         print(*lines, sep="\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from made_sets import real
 
 from csn.collect import collect
 from csn.data.__main__ import main
+from csn.data.scan import read_index
 from csn.execute import execute, folder_of
 from csn.recipes import DFDC, HMDB51_FT, PAPER, PAPER_32, SOMETHING_V1, SPORTS1M, UCF101_FT
 from csn.spec import CLASSES, Recipe, Run, Variant, VideoSet
@@ -74,3 +77,28 @@ EXPECTED = {  # (videos of train and of test, missing of train)
     "kinetics400": ((3, 2), 400), "sports1m": ((2, 2), 1), "something-v1": ((3, 2), 1), "something-v2": ((3, 2), 0),
     "ucf101": ((2, 2), 1), "hmdb51": ((13, 12), 40), "dfdc": ((6, 6), 0),
 }  # fmt: skip
+
+
+DATASETS = os.environ.get("CSN_TEST_DATASETS")
+
+
+@pytest.mark.skipif(DATASETS is None, reason="CSN_TEST_DATASETS names no folder of data sets")
+def test_real_signs(tmp_path: Path) -> None:
+    """Twenty real videos, one a class, through a list of another tool; every frame count is that of their list."""
+    assert DATASETS is not None
+    root = tmp_path / "folder"
+    root.mkdir()
+    with (Path(DATASETS) / "asl_gestures20/labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        (root / row["file"]).symlink_to(Path(DATASETS) / "asl_gestures20" / row["file"])
+    for split in ("train", "test"):
+        (root / f"{split}.txt").write_text("".join(f"{row['file']} {row['label']}\n" for row in rows))
+    (root / "classes.txt").write_text("".join(f"{row['class']}\n" for row in rows))
+    assert scanned("folder", root) == 0
+    index = read_index(root)
+    assert {name: entry.plan.frames for name, entry in index.entries.items() if entry.plan} == {row["file"]: int(row["frames"]) for row in rows}
+    recipe = replace(PAPER, **TINY, test_crop=48, data=VideoSet(kind="folder", classes=20))
+    record = execute(Run(variant=replace(VARIANT, width=4, pool1=False), recipe=recipe, seed=0), tmp_path, tmp_path)
+    assert "error" not in record, record
+    assert (record["n_train_videos"], record["n_videos"]) == (20, 20) and record["empty_classes"] == {"train": [], "test": []}
