@@ -21,6 +21,7 @@ FILES_EVERY, SQUEUE_EVERY, SACCT_EVERY = 2.0, 10.0, 60.0  # seconds, of the live
 OUT_OF_MEMORY = re.compile("oom.kill|exceeded.*memory|out ?of ?memory", re.IGNORECASE)  # the log knows it, the job's state does not
 FAULT = re.compile(r"^[\w.]*(Error|Exception|Held)\b", re.MULTILINE)  # the last line of a traceback
 KILLED = re.compile(r"exit (0:9|9:0|137:0)\)")  # SIGKILL, as SLURM tells it of a job, a step and a shell
+HEADINGS = {"accuracy": "acc %"}
 STALE = 600.0  # seconds without progress after which a run outside the queue is not called running
 
 
@@ -175,16 +176,42 @@ class Watch:
 
 
 def table(some: Sequence[Row]) -> Any:
-    """The rows as a rich Table."""
+    """The rows for rich to print: columns without a value left out, names without what they share; below, each reason once."""
+    from rich import box
+    from rich.console import Group
+    from rich.markup import escape
     from rich.table import Table
 
-    names = [field.name for field in fields(Row)]
-    shown = Table(*names, caption=f"{sum(row.state == 'done' for row in some)} of {len(some)} done")
-    form = {"loss": "{:.3f}".format, "accuracy": "{:.1f}".format, "elapsed": span, "left": span}
+    names = [field.name for field in fields(Row) if field.name != "reason" and any(getattr(row, field.name) is not None for row in some)]
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    cells = [cells_of(row, names, short_names(some)) for row in some]
+    for name, column in zip(names, zip(*cells, strict=True), strict=False):
+        title = HEADINGS.get(name, name)
+        wide = name != "node"  # 80 columns hold it all when the node gives way
+        shown.add_column(title, no_wrap=wide, overflow="ellipsis", min_width=max(map(len, (title, *column))) if wide else 4)
+    for line in cells:
+        shown.add_row(*line)
+    reasons: dict[str, list[str]] = {}
     for row in some:
-        cells = [(name, getattr(row, name)) for name in names]
-        shown.add_row(*["" if value is None else form.get(name, str)(value) for name, value in cells])
-    return shown
+        if row.reason:
+            reasons.setdefault(f"{row.state}: {row.reason}", []).append(short_names(some)[row.run])
+    told = [f"{of[0] if len(of) == 1 else f'{len(of)} runs'} {reason}" for reason, of in reasons.items()]
+    return Group(shown, *map(escape, told), f"{sum(row.state == 'done' for row in some)} of {len(some)} done")
+
+
+def cells_of(row: Row, names: Sequence[str], runs: Mapping[str, str]) -> list[str]:
+    """The cells of a row as a person reads them; runs: names to show."""
+    form = {"loss": "{:.3f}".format, "accuracy": "{:.1f}".format, "elapsed": span, "left": span}
+    values = [(name, getattr(row, name)) for name in names]
+    return [runs[row.run] if name == "run" else "" if value is None else form.get(name, str)(value) for name, value in values]
+
+
+def short_names(some: Sequence[Row]) -> dict[str, str]:
+    """Names of runs without their digests and the parts that all of them begin with, unless that makes two the same."""
+    parts = {row.run: row.run.split("-")[:-1] for row in some}
+    shared = next((i for i, words in enumerate(zip(*parts.values(), strict=False)) if len(set(words)) > 1), 0)
+    short = {name: "-".join(part[shared:]) for name, part in parts.items()}
+    return short if len(set(short.values())) == len(short) else {name: name for name in parts}
 
 
 def span(seconds: float) -> str:

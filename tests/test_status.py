@@ -46,6 +46,21 @@ def test_the_rows_come_from_files_alone(
     assert "0:01:01" in text and "12.5" in text and "1 of 4 done" in text
 
 
+def test_a_terminal_of_80_columns_shows_names_whole_and_each_reason_once() -> None:
+    name, waits = "small-bottleneck-DG4-50-w16-nopool-s{}-3c7710df2{}", "JobArrayTaskLimit"
+    some = [status.Row(name.format(0, 0), "running", "10/12", 2.345, 12.3, "node-17.cluster", 1234.0, 40000.0)]
+    some += [status.Row(name.format(seed, seed), "queued", reason=waits) for seed in (1, 2)]
+    some.append(status.Row("small-ip-50-w16-s0-0123456789", "failed", reason="out of memory [node-3] | slurmstepd: " + "x" * 60))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(status.table(some))
+    text = console.export_text()
+    first = text.splitlines()[2].split()
+    assert first[:5] == ["bottleneck-DG4-50-w16-nopool-s0", "running", "10/12", "2.345", "12.3"] and first[6:] == ["0:20:34", "11:06:40"]
+    assert text.count(waits) == 1 and f"2 runs queued: {waits}" in text
+    assert "ip-50-w16-s0 failed: out of memory [node-3] | slurmstepd: " in text.replace("\n", " ")
+    assert "reason" not in text.splitlines()[0]
+
+
 def test_a_queued_run_says_why_it_waits(tmp_path: Path) -> None:
     queue = {
         RUNS[0].name: slurm.Queued("7_0", "PENDING", "", "Resources"),
