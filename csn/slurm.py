@@ -91,7 +91,8 @@ def ask(program: str, *arguments: str) -> str | None:
     except subprocess.TimeoutExpired:
         raise UserError(f"{program} did not answer within {CALL_SECONDS} seconds; try again later.") from None
     except subprocess.CalledProcessError as error:
-        raise UserError(f"{program} failed ({error.stderr.strip() or error.returncode}); is the cluster up?") from None
+        told = error.stderr.strip().splitlines() or [f"exit {error.returncode}"]  # the last line is the one that says why
+        raise UserError(f"{program} failed ({told[-1]}); is the cluster up?") from None
     return done.stdout
 
 

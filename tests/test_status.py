@@ -79,7 +79,7 @@ def test_a_silent_or_failing_squeue_is_told_and_the_files_still_show(
     squeue = tmp_path / "squeue"
     monkeypatch.setenv("PATH", str(tmp_path))
     for script, note in (
-        ("echo down >&2; exit 1", "squeue failed (down); is the cluster up?"),
+        ("echo on the way down >&2; echo down >&2; exit 1", "squeue failed (down); is the cluster up?"),
         ("exec /bin/sleep 60", "did not"),
     ):
         squeue.write_text(f"#!/bin/sh\n{script}\n")
