@@ -43,9 +43,7 @@ def load(root: Path, file: Path, files: Sequence[str], classes: Sequence[str] | 
             raise UserError(f"{file}: label {max(row.labels)} of {row.path!r} is not among the {len(names)} classes.")
         if row.first not in (None, 0, 1):
             raise UserError(f"{file}: {row.path!r} begins at picture {row.first}; cut such clips into folders of their own.")
-        path = row.path.removeprefix("./").rstrip("/")
-        if Path(path).is_absolute() and Path(path).is_relative_to(root):
-            path = Path(path).relative_to(root).as_posix()
+        path = row.path.removeprefix(f"{root}/").removeprefix("./").rstrip("/")
         if path in present:
             samples.append(Sample(root / path, row.labels, path))
         else:

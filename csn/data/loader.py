@@ -41,7 +41,8 @@ def load(recipe: Recipe, root: Path, split: str) -> Split:
     name = sets.SPLITS[recipe.data.kind][("train", "test").index(split)]
     index = scanned(folder, recipe.data.kind)
     found = sets.load(recipe.data, folder, name, list(index.entries))
-    unreadable = tuple(sample.video for sample in found.samples if index.entries[sample.path.relative_to(folder).as_posix()].error)
+    damaged = {f"{folder}/{path}" for path, entry in index.entries.items() if entry.error}
+    unreadable = tuple(sample.video for sample in found.samples if str(sample.path) in damaged)
     if len(unreadable) > MOST_DAMAGED * len(found.samples):
         raise UserError(too_many(len(unreadable), len(found.samples)))
     return replace(found, unreadable=unreadable)
