@@ -190,7 +190,7 @@ def needs(rows: list[Row], recipe: Recipe, data: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for row in rows:
         own = row.under(recipe)
-        places = [] if row.unfit(recipe) or isinstance(own.data, Embedded) else [own.data.kind]
+        places: list[str] = [] if row.unfit(recipe) or isinstance(own.data, Embedded) else [own.data.kind]
         places += [f"checkpoints/{own.pretrained}"] if places and own.pretrained else []
         for place in places:
             found.setdefault(f"{place} ({'there' if (data / place).exists() else 'missing'})", []).append(row.label)

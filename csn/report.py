@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import base64
 import html
+import os
 import platform
 import re
 import sys
@@ -69,6 +70,17 @@ def text(results: Results) -> str:
     return "\n".join([parts[0], *([" ".join(told) + "\n"] if told else []), *parts[1:]])
 
 
+def where() -> tuple[Path, list[str]]:
+    """Where a notebook reads: CSN_HOME (default: the repository), and CSN_SCALES (default: all with results there)."""
+    home = Path(os.environ.get("CSN_HOME") or REPOSITORY)
+    return home, os.environ.get("CSN_SCALES", "").split() or scales_with_results(home)
+
+
+def claims(home: Path, scales: Sequence[str]) -> str:
+    """The ledger as Markdown."""
+    return markdown(ledger_sheet(ledger(home, scales)))
+
+
 def known(table: Table, home: Path = REPOSITORY, scales: Sequence[str] | None = None) -> list[Results]:
     """The results of table at every scale that has some (or at these); without any, those of its own scale, empty."""
     found = [read(table, recipe_of(scale), home) for scale in scales or scales_with_results(home)]
@@ -81,7 +93,7 @@ def filled(readme: str, home: Path = REPOSITORY) -> str:
     def block(match: re.Match[str]) -> str:
         start, name, scale, end = match.groups()
         if name == "claims":
-            return start + markdown(ledger_sheet(ledger(home, [scale] if scale else scales_with_results(home)))) + end
+            return start + claims(home, [scale] if scale else scales_with_results(home)) + end
         table = table_of(name)
         results = read(table, recipe_of(scale or table.scale), home) if table.trains else Results(table, PAPER, ())
         return start + text(results) + end

@@ -47,6 +47,9 @@ def titled(figure: Figure, results: Results, what: str) -> Figure:
     least, most = (min(seeds.values()), max(seeds.values())) if seeds else (0, 0)
     told = f"{least if least == most else f'{least} to {most}'} seed{'s' if most != 1 else ''} a row"
     figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}. {what}, {told}", fontsize=11)
+    for ax in figure.axes:
+        if ax.get_ylabel().endswith("%"):
+            ax.set_ylim(bottom=max(0.0, ax.get_ylim()[0]))  # no accuracy lies below 0, whatever an interval says
     return figure
 
 
@@ -57,7 +60,7 @@ def legend(figure: Figure, data: pd.DataFrame) -> None:
     families = [Line2D([], [], color=PALETTE[FAMILIES[name]], lw=4, label=name) for name in dict.fromkeys(data.family)]
     kinds = [Line2D([], [], color="0.35", ls="", marker=MARKERS[name], ms=7, label=f"depth {name}" if name.isdigit() else name)
              for name in MARKERS if name in set(data.kind)]  # fmt: skip
-    figure.legend(handles=families + kinds, loc="outside right upper", frameon=False, fontsize=9)
+    figure.legend(handles=families + kinds, loc="outside right center", frameon=False, fontsize=9)
 
 
 def tradeoffs(results: Results) -> Figure:
@@ -111,12 +114,12 @@ def curves(results: Results) -> Figure:
         learning([line for line in results.curves if line["row"].endswith(f"-{depth}")], ax)
         ax.set_title(f"depth {depth}", fontsize=10)
         ax.label_outer()
-    return titled(figure, results, "Mean, and lowest to highest seed, of the augmented clips seen in an epoch")
+    return titled(figure, results, "Mean, band from lowest to highest")
 
 
 def measured_against_paper(results: Results) -> Figure:
     """Measured accuracy against the paper's number for the same network."""
-    figure, ax = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
+    figure, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     against_paper(results, ax)
     figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}", fontsize=11)
     return figure

@@ -89,7 +89,6 @@ def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, metric: str = "video_top1"
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlim(10 ** (low - room), 10 ** (high + room))
-    ax.set_ylim(0, max(ax.get_ylim()[1], 1.1 * data["mean"].max()))  # no accuracy lies below 0, whatever an interval says
     ax.set_xlabel(TITLES[cost])
     ax.set_ylabel(TITLES[metric])
     ax.grid(alpha=0.3)
@@ -194,7 +193,7 @@ def against_paper(results: Results, ax: Axes) -> Axes:
                     mfc="white" if paper.recalled else colour)  # fmt: skip
     handles = [Line2D([], [], color=PALETTE[FAMILIES[name]], lw=4, label=name) for name in dict.fromkeys(shown.family)]
     handles += [Line2D([], [], color="0.35", mfc="white", ls="", marker=MARKERS[kind], ms=8, label=f"depth {kind}") for kind in dict.fromkeys(shown.kind)]
-    ax.legend(handles=handles, frameon=False, fontsize=8)
+    ax.legend(handles=handles, frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1))
     ax.set_xlabel("paper, Kinetics-400 video@1, % (hollow: recalled, no source found)", fontsize=9)
     ax.set_ylabel(f"here, scale {results.recipe.scale}, video@1, %", fontsize=9)
     ax.grid(alpha=0.3)
