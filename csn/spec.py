@@ -301,7 +301,8 @@ def told(value: Any) -> Any:
     """The fields of a spec that differ from their defaults, as plain JSON types."""
     if not is_dataclass(value):
         return list(value) if isinstance(value, tuple) else value
-    pairs = ((name, getattr(value, name), default) for name, default in defaults(type(value)))
+    kind: Any = type(value)
+    pairs = ((name, getattr(value, name), default) for name, default in defaults(kind))
     return {name: told(own) for name, own, default in pairs if default is MISSING or own != default}
 
 
