@@ -53,7 +53,7 @@ def export(net: ResNet3D, path: Path, fold: bool = False, size: tuple[int, int, 
     facts = facts_of(net)
     frames, height, width = size or (facts.input.frames, facts.input.crop, facts.input.crop)
     clips = torch.randn(2, 3, frames, height, width, generator=torch.Generator().manual_seed(0))
-    written = (folded(net) if fold else portable(net)).cpu().eval()
+    written = (folded(net) if fold else portable(net)).cpu().eval().to(memory_format=torch.contiguous_format)
     program = torch.export.export(written, (clips,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=False)
     told = metadata(facts, frames=frames, height=height, width=width)
     content = onnx_bytes(program, told) if path.suffix == ".onnx" else pt2_bytes(program, told)
