@@ -33,6 +33,9 @@ from csn.data.loader import Reader, TestVideos
 from csn.data.media import VIDEOS, lines, listing
 from csn.data.video import VideoError, probe, read_frames
 from csn.evaluate import forward
+from csn.inference import folded
+from csn.memory import keep_memory
+from csn.resnet3d import ResNet3D
 from csn.spec import Recipe, UserError, VideoSet
 
 CLIPS = 3  # seconds of work a video on two cores for the largest network; the published tests take 10
@@ -77,6 +80,9 @@ def answers(
     tick(done, total) counts views. Raises UserError where a crop is larger than the frames.
     """
     net.to(device).to(memory_format=torch.channels_last_3d).eval()
+    if device.type == "cpu":
+        keep_memory()
+        net = folded(net) if isinstance(net, ResNet3D) else net  # a CUDA device has kernels of ours, for networks as they are
     views_each, reader = recipe.test_clips * recipe.test_crops, Reader()
     for number, path in enumerate(videos):
         own = replace(recipe, fps=None) if path.is_dir() else recipe  # pictures carry no frame rate
