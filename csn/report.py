@@ -4,13 +4,15 @@
     python -m csn.report PAGE.html     write the page: every table, figure and verdict, nothing to load from elsewhere
 
 A block of the README starts at <!-- results: NAME --> or <!-- results: NAME SCALE --> and ends at <!-- end -->. NAME: a
-table's, or "claims" for the ledger of all scales. A test keeps README and files equal.
+table's, or "claims" for the ledger of all scales, or "benchmark" followed by the name of a CSV of results/benchmarks in place of a
+scale. A test keeps README and files equal.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import csv
 import html
 import os
 import platform
@@ -18,6 +20,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from math import isfinite
 from pathlib import Path
 
 from csn.claims import ledger, ledger_sheet, scales_with_results
@@ -34,7 +37,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; margin: .6rem 0; display: block; overflow-x: auto; }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
-th { border-bottom: 2px solid #888; } td.text, th.text { text-align: left; } td.words { text-align: left; white-space: normal; }
+th { border-bottom: 2px solid #888; } td.text, th.text { text-align: left; } th.words { text-align: left; } td.words { text-align: left; white-space: normal; }
 tr:nth-child(even) td { background: #f6f6f6; } p.caption { color: #555; font-size: .9em; } img { max-width: 100%; }
 .supported { color: #00664a; font-weight: 600; } .refuted { color: #b03a00; font-weight: 600; } .undecided { color: #666; }
 """
@@ -94,11 +97,40 @@ def filled(readme: str, home: Path = REPOSITORY) -> str:
         start, name, scale, end = match.groups()
         if name == "claims":
             return start + claims(home, [scale] if scale else scales_with_results(home)) + end
+        if name == "benchmark":
+            return start + benchmark(home / "results" / "benchmarks" / f"{scale}.csv") + end
         table = table_of(name)
         results = read(table, recipe_of(scale or table.scale), home) if table.trains else Results(table, PAPER, ())
         return start + text(results) + end
 
     return BLOCK.sub(block, readme)
+
+
+def benchmark(path: Path) -> str:
+    """A benchmark's CSV as Markdown, three digits a number, its machine and setting above. Raises UserError."""
+    try:
+        told = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"Cannot read {path} ({error.strerror}); run the benchmark that writes it.") from None
+    facts = "; ".join(line[2:] for line in told if line.startswith("# "))
+    columns, *rows = csv.reader(line for line in told if not line.startswith("# "))
+    words = tuple(name for i, name in enumerate(columns) if not any(numeric(row[i]) for row in rows))
+    return markdown(Sheet(path.stem, tuple(columns), [tuple(rounded(cell) for cell in row) for row in rows], facts, text=words))
+
+
+def numeric(cell: str) -> bool:
+    try:
+        return isfinite(float(cell))
+    except ValueError:
+        return False
+
+
+def rounded(cell: str) -> str:
+    """A number's three leading digits, never as a power of ten; anything else as it is."""
+    if not numeric(cell) or cell.lstrip("-").isdigit():
+        return cell
+    number = float(f"{float(cell):.3g}")
+    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 def page(home: Path = REPOSITORY, scales: Sequence[str] | None = None) -> str:

@@ -18,7 +18,8 @@ from csn.spec import UserError
 from csn.table import every_table, table_of
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-BLOCKS = "".join(f"<!-- results: {name} -->\nplaceholder\n<!-- end -->\n" for name in ("table2_interactions", "table3_groups small", "table4_regularization", "claims"))
+NAMES = ("table2_interactions", "table3_groups small", "table4_regularization", "claims")
+BLOCKS = "".join(f"<!-- results: {name} -->\nplaceholder\n<!-- end -->\n" for name in NAMES)
 
 
 def test_readme_equals_the_files() -> None:
@@ -51,6 +52,17 @@ def test_a_line_taken_away_empties_its_cells_in_the_text(tmp_path: Path) -> None
 def test_a_block_of_no_table_or_scale_is_refused(name: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         filled(f"<!-- results: {name} -->\n<!-- end -->")
+
+
+def test_a_benchmark_is_told_with_its_machine(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "benchmarks" / "step.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("# processor: P, 2 cores\n# load: 1.0\nmode,depth,ms,note\ntrain,50,1580.284,a\ninfer,152,0.00123456,\n")
+    text = filled("<!-- results: benchmark step -->\nold\n<!-- end -->", tmp_path)
+    assert "processor: P, 2 cores; load: 1.0\n\n| mode | depth | ms | note |\n|---|---:|---:|---|\n| train | 50 | 1580 | a |" in text
+    assert "| infer | 152 | 0.00123 |  |" in text and "old" not in text
+    with pytest.raises(UserError, match=r"Cannot read .*none\.csv .*run the benchmark"):
+        filled("<!-- results: benchmark none -->\n<!-- end -->", tmp_path)
 
 
 def test_a_sheet_as_markdown_keeps_its_bars() -> None:
@@ -91,7 +103,8 @@ def test_the_page_holds_every_table_figure_and_verdict_and_loads_nothing(tmp_pat
     assert re.search(r"Written by commit [0-9a-f]{12}", text) and "torch " in text and "seed" in text
 
 
-def test_a_page_without_results_has_every_table_and_no_figure(tmp_path: Path) -> None:
+def test_a_page_without_results_has_every_table_and_the_figures_of_published_numbers(tmp_path: Path) -> None:
     text = page(tmp_path)
     assert all(f"<h2>{table.title}</h2>" in text for table in every_table())
-    assert "<img" not in text and ">supported<" not in text and ">undecided<" in text and "nan" not in text
+    published = sum(len(table.figures) for table in every_table() if any(row.published for row in table.rows))
+    assert text.count("<img") == published and ">supported<" not in text and ">undecided<" in text and "nan" not in text
