@@ -16,7 +16,7 @@ from csn.provenance import REPOSITORY
 
 FOLDER = REPOSITORY / "notebooks"
 NAMES = ("table1", "table2", "table3", "table4", "table5", "summary")
-SMOKE = ("table2", "table3", "table4", "summary")
+SMOKE = ("table2", "table4", "summary")
 pytestmark = pytest.mark.filterwarnings("default")  # of Jupyter's own
 
 
@@ -49,20 +49,19 @@ def test_the_committed_output_is_that_of_the_committed_results(name: str, again:
     book = again[name]
     committed = nbformat.read(FOLDER / f"{name}.ipynb", 4)
     assert texts(book) == texts(committed) != [], "run make notebooks"
-    kinds = [[list(output.get("data", {})) for output in outputs(one)] for one in (book, committed)]
+    kinds = [[sorted(output.get("data", {})) for output in outputs(one)] for one in (book, committed)]
     assert kinds[0] == kinds[1] and all(kinds[0])
     assert name == "table1" or any("image/png" in kind for kind in kinds[0])
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """A home with a real smoke run of two networks, shown by each table that has them."""
+    """A home with a real smoke run of two networks, collected by both tables that have them."""
     home = tmp_path_factory.mktemp("smoke")
     flags = ("--scale", "smoke", "--home", home, "--data", data)
     done = run("experiments/table4_regularization.py", *flags, "--only", "ResNet3D-26", "ip-CSN-26")
     assert done.returncode == 0, done.stdout + done.stderr
-    for name in ("table2_interactions", "table3_groups"):
-        assert run(f"experiments/{name}.py", *flags, "--show").returncode == 0
+    assert run("experiments/table2_interactions.py", *flags, "--show").returncode == 0
     return home
 
 
