@@ -147,7 +147,8 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
     from csn.data import Split
     from csn.data.loader import load, reader_of
     from csn.evaluate import Scores, evaluate
-    from csn.train import Stopped, any_asked, train
+    from csn.exchange import any_asked
+    from csn.train import Stopped, train
 
     recipe = run.recipe
     place.report(phase="data")

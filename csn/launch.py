@@ -169,7 +169,8 @@ def preview(
     unit = profile.device.replace("cuda", "gpu").upper()
     cost = f"at most {len(todo) * profile.minutes / 60 * profile.devices:.1f} {unit}-hours before a requeue"
     if todo and all(run.name in seconds for run in todo):
-        cost = f"about {sum(seconds[run.name] for run in todo) / 3600:.1f} {unit}-hours, {cost}"
+        hours = sum(seconds[run.name] for run in todo) / 3600
+        cost = f"about {hours:.1f} {unit}-hours, {cost}" if hours >= 1 else f"about {hours:.2g} {unit}-hours, {cost}"
     skipped = "".join(f"\n  left out, {reason}: {name}" for name, reason in why.items())
     text = f"{header}\n{len(todo)} runs on {profile.devices} {unit} each, {cost}{skipped}"
     if current.dirty:

@@ -151,6 +151,7 @@ def test_preview_prints_the_header_and_the_gpu_hours(repository: Path, tmp_path:
         assert line in text.splitlines()
     assert "--kill-on-bad-exit=1" in text and "--qos" not in text and "--dirty" not in text
     assert not (tmp_path / "submissions").exists() and not (tmp_path / "snapshots").exists()
+    assert "about 0.025 GPU-hours" in launch.preview(RUNS, tmp_path, profile, {run.name: 30.0 for run in RUNS}, repository)
     (repository / "csn" / "a.py").write_text("A = 2\n")
     text = launch.preview(RUNS, tmp_path, profile, {}, repository)
     assert "refuse it without --dirty" in text and "about" not in text
