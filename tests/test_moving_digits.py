@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from csn.data import embedded
 from csn.data import moving_digits as md
 from csn.data.loader import load, reader_of
 from csn.data.video import probe, read_frames
@@ -135,3 +136,11 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
 def test_small_scale_sets_differ_in_name_and_fingerprint(folder: Path) -> None:
     assert SMALL.data != SPEC
     assert md.fingerprint(md.read_manifest(folder)) != md.fingerprint({"a": (1, "b")})
+
+
+def test_a_film_is_encoded_until_two_attempts_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoder's rare other answer, which no test can bring about, must not become a file."""
+    attempts = iter([b"other", b"usual", b"usual", b"not asked"])
+    monkeypatch.setattr(embedded, "encoded", lambda frames, scenecut: next(attempts))
+    embedded.write_video(tmp_path / "a.mp4", md.draw(SPEC, "train", 0))
+    assert (tmp_path / "a.mp4").read_bytes() == b"usual" and next(attempts) == b"not asked"

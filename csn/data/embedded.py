@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from csn.data import Sample, Split
 from csn.data.video import VideoPlan, read_frames
+from csn.files import write_atomic
 from csn.spec import Embedded, UserError
 
 SPLITS = ("train", "test")
@@ -134,23 +136,29 @@ def count(spec: Embedded, split: str) -> int:
 
 
 def write_video(path: Path, frames: NDArray[np.uint8], scenecut: bool = True) -> None:
-    """Write (T, H, W, 3) as H.264 in mp4, whole or not at all; raises UserError when the disk refuses. scenecut: see EmbeddedSet."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(part), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=25)
-            stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-            once = {} if scenecut else {"sc_threshold": "0"}
-            stream.options = {"crf": "12", "preset": "veryfast", "bf": "0", "g": "64", "threads": "1", **once}
-            for frame in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode())
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise UserError(f"Cannot write {path} ({error.strerror or error}); free space or give another --data folder.") from None
+    """Write (T, H, W, 3) as H.264 in mp4, whole or not at all; raises UserError when the disk refuses. scenecut: see EmbeddedSet.
+
+    The encoder is not always of one mind: about one film in 6000 came out with other bytes than before, and that is enough to
+    change every number of every run. So a film is encoded until two attempts in a row agree.
+    """
+    content = encoded(frames, scenecut)
+    while (again := encoded(frames, scenecut)) != content:
+        content = again
+    write_atomic(path, content, durable=False, remedy="free space or give another --data folder")
+
+
+def encoded(frames: NDArray[np.uint8], scenecut: bool) -> bytes:
+    """One attempt at the film of frames (T, H, W, 3), as H.264 in mp4."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        once = {} if scenecut else {"sc_threshold": "0"}
+        stream.options = {"crf": "12", "preset": "veryfast", "bf": "0", "g": "64", "threads": "1", **once}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
 
 
 def fingerprint(files: dict[str, tuple[int, str]]) -> str:
