@@ -24,10 +24,13 @@ import pytest
 import safetensors.torch
 
 from csn import checkpoints
+from csn.data import Split
+from csn.data.loader import Reader
 from csn.execute import STOPPED, folder_of, read_record
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
-from csn.spec import Run, Variant
+from csn.spec import Run, UserError, Variant
+from csn.train import Place, train
 
 RUN = Run(
     variant=Variant(block="ip", depth=26, width=8, pool1=False), recipe=replace(SMOKE, lr=0.002, epochs=2, warmup=0, clips_per_epoch=32), seed=0
@@ -95,22 +98,16 @@ def test_several_processes_give_the_predictions_of_one(size: int, alone: Path, t
     weights = [safetensors.torch.load_file(folder_of(RUN, home) / "weights.safetensors") for home in (alone, tmp_path)]
     for name, t in weights[0].items():
         assert (t - weights[1][name]).abs().max() <= 1e-4 * max(t.abs().max(), 1), name
+    name = "stem.conv1.bn.running_mean"  # of all micro-batches: without merging, a process would know its own only
+    assert (weights[0][name] - weights[1][name]).abs().max() < 1e-5 < weights[0][name].abs().max()
     scores = [np.load(folder_of(RUN, home) / "scores.npz") for home in (alone, tmp_path)]
     assert (scores[0]["videos"] == scores[1]["videos"]).all() and len(set(scores[1]["videos"])) == many["n_videos"] == 80
     np.testing.assert_allclose(scores[0]["probs"].astype(float), scores[1]["probs"].astype(float), atol=1e-3)
 
 
-def test_running_statistics_are_those_of_all_micro_batches(alone: Path, tmp_path: Path, data: Path) -> None:
-    """Without merging, a process would know its own micro-batches only: this fails if a rank's statistics were saved as they are."""
-    together(2, tmp_path, data)
-    weights = [safetensors.torch.load_file(folder_of(RUN, home) / "weights.safetensors") for home in (alone, tmp_path)]
-    name = "stem.conv1.bn.running_mean"
-    assert (weights[0][name] - weights[1][name]).abs().max() < 1e-5 < weights[0][name].abs().max()
-
-
-def test_processes_that_do_not_divide_the_step_are_refused(tmp_path: Path, data: Path) -> None:
-    ended = together(3, tmp_path, data)
-    assert all(code == 1 and "`processes` (=3) must divide the 4 micro-batches of a step" in err for code, _, err in ended)
+def test_processes_that_do_not_divide_the_step_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"`processes` \(=3\) must divide the 4 micro-batches of a step"):
+        train(RUN, Split((), ()), Reader(), tmp_path, Place(size=3))
 
 
 @pytest.mark.parametrize(("size", "phase"), [(2, "data"), (1, "test"), (2, "test")])
