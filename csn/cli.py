@@ -67,6 +67,8 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
             count_costs(run for _, run in work if args.submit)
             published = {line["run"] for line in read_lines(csv_path(table, recipe, home))}
             runs = [run for _, run in work if state_of(run, home, published) != "published"]
+            if args.submit and len(runs) < len(work):
+                console.print(f"{len(work) - len(runs)} published runs are left out; to run them again, give a fresh --home.", soft_wrap=True)
             return cluster.act(args, runs, home, data, seconds_of(work, recipe, table, home))
         if args.plan:
             plan(table, rows, seeds, recipe, home, data, jobs_of(args), console)

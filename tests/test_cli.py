@@ -184,6 +184,15 @@ def test_submit_plan_prints_the_header_without_submitting(tmp_path: Path) -> Non
     assert not (tmp_path / "submissions").exists()
 
 
+def test_submit_says_what_it_leaves_out_as_published(tmp_path: Path) -> None:
+    results = tmp_path / "results" / "small"
+    results.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "results" / "small" / "table3_groups.csv", results)
+    done = run(SCRIPT, "--submit", "--plan", "--only", "simple", "--seeds", "0", "1", "99", "--home", tmp_path, "--profile", "gpu")
+    assert done.returncode == 0, done.stderr
+    assert "2 published runs are left out; to run them again, give a fresh --home." in done.stdout and "1 run" in done.stdout
+
+
 def test_status_works_from_files_alone(home: Path) -> None:
     done = run(SCRIPT, "--status", "--json", *SMOKE_FLAGS, "--only", "simple", "ip", "--home", home)
     assert done.returncode == 0, done.stderr
