@@ -66,4 +66,4 @@ def test_the_plan_of_a_public_scale_tells_gpu_hours(tmp_path: Path) -> None:
     text = " ".join(done.stdout.split())
     assert done.returncode == 0, done.stderr
     assert "2.2 GPU-h" in text and "About 16 GPU-hours for what is missing: an estimate" in text and "assumed 10 TFLOP/s" in text
-    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert max(len(line) for line in done.stdout.splitlines() if str(tmp_path) not in line) <= 80  # a path is never cut
