@@ -130,7 +130,7 @@ def test_two_processes_on_one_run(tmp_path: Path, data: Path) -> None:
     with held(folder_of(run_of("ip"), tmp_path)):
         done = run(SCRIPT, *SMOKE_FLAGS, "--only", "ip", "simple", "--home", tmp_path, "--data", data)
     sentence = refused(done)
-    assert "ip seed 0: Run smoke-ip-26" in sentence and f"process {os.getpid()}" in sentence
+    assert "ip seed 0: smoke-ip-26" in sentence and "is being worked on" in sentence and f"process {os.getpid()}" in sentence
     assert [line["row"] for line in read_lines(tmp_path / "results" / "smoke" / "table3_groups.csv")] == ["simple"]
 
 

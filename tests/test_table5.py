@@ -55,7 +55,7 @@ def test_testing_a_checkpoint_is_a_run_of_no_steps(tmp_path: Path, data: Path) -
     trained = execute(first, tmp_path, data)
     place = tmp_path / "data"
     shutil.copytree(data, place)
-    (place / "checkpoints").mkdir()
+    (place / "checkpoints").mkdir(exist_ok=True)  # the shared data may have one by now
     shutil.copy(folder_of(first, tmp_path) / "weights.safetensors", place / "checkpoints" / "theirs.safetensors")
     tested = replace(SMOKE, pretrained="theirs.safetensors", epochs=1, warmup=0, clips_per_epoch=0)
     row = Row(label="theirs", variant=replace(variant, width=64), recipe=replace(tested, scale="paper"))
