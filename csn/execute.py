@@ -53,6 +53,14 @@ def read_record(run: Run, home: Path) -> dict[str, Any] | None:
         raise UserError(f"The record {path} is damaged ({error}); delete it and run the row again.") from None
 
 
+def read_progress(folder: Path) -> dict[str, Any]:
+    """What a run last wrote into its folder about itself; {} when there is nothing, or half of it."""
+    try:
+        return dict(json.loads((folder / "progress.json").read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
 def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads: int = 1, workers: int = 0, checkpoint_every: float = 60.0) -> dict[str, Any]:
     """The record of run: the one on disk, or a new one after training (resumed where it stopped) and testing.
 

@@ -6,7 +6,6 @@ same number of threads whatever else goes on: equal seeds give equal bits. Progr
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from csn.execute import STOPPED, folder_of
+from csn.execute import STOPPED, folder_of, read_progress
 from csn.files import write_json
 from csn.provenance import REPOSITORY
 from csn.spec import Run
@@ -40,14 +39,6 @@ def command(run: Run, home: Path, data: Path, device: str, checkpoint_every: flo
     """The command that runs one run.json."""
     here = [sys.executable, "-m", "csn.execute", str(folder_of(run, home) / "run.json")]
     return [*here, "--home", str(home), "--data", str(data), "--device", device, "--checkpoint-every", str(checkpoint_every)]
-
-
-def progress_of(run: Run, home: Path) -> dict[str, Any]:
-    """What the run last wrote about itself; {} when there is nothing readable."""
-    try:
-        return dict(json.loads((folder_of(run, home) / "progress.json").read_text()))
-    except (OSError, ValueError):
-        return {}
 
 
 def run_all(
@@ -90,7 +81,7 @@ def run_all(
                     weight = next(w for _, r, w in work if r == one.run)
                     code = one.process.poll()
                     if code is None:
-                        share, facts = share_of(progress_of(one.run, home))
+                        share, facts = share_of(read_progress(folder_of(one.run, home)))
                         partial += weight * share
                         display.update(one.task, completed=share, facts=facts)
                         continue

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from csn import slurm
-from csn.execute import folder_of, read_record
+from csn.execute import folder_of, read_progress, read_record
 from csn.files import Held, held, write_json
 from csn.slurm import Queued
 from csn.spec import Run, UserError
@@ -61,7 +61,7 @@ def _row(run: Run, home: Path, job: Queued | None) -> Row:
         epochs, history = run.recipe.epochs, record.get("history") or [{}]
         measured = {"loss": history[-1].get("loss"), "accuracy": record.get("video_top1"), "node": record.get("host")}
         return Row(run.name, "done", f"{epochs}/{epochs}", elapsed=record.get("seconds"), left=0.0, **measured)
-    progress = _progress(folder)
+    progress = read_progress(folder)
     epoch = f"{progress['epoch']}/{progress['epochs']}" if "epoch" in progress else progress.get("phase")
     facts: dict[str, Any] = {"epoch": epoch, "loss": progress.get("loss"), "accuracy": progress.get("clip_top1")}
     here = facts | {"node": progress.get("host"), "elapsed": progress.get("elapsed"), "left": _left(progress)}
@@ -74,15 +74,6 @@ def _row(run: Run, home: Path, job: Queued | None) -> Row:
     if progress and time.time() - progress["time"] < STALE:
         return Row(run.name, "running", **here)
     return Row(run.name, "stopped" if any(folder.glob("*.ckpt")) else "missing", **facts)
-
-
-def _progress(folder: Path) -> dict[str, Any]:
-    """progress.json, empty when there is none or half of one."""
-    try:
-        content: dict[str, Any] = json.loads((folder / "progress.json").read_text())
-        return content
-    except (OSError, ValueError):
-        return {}
 
 
 def _left(progress: Mapping[str, Any]) -> float | None:

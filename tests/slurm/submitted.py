@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from csn import launch, status
-from csn.execute import folder_of
+from csn.execute import folder_of, read_progress
 from csn.profiles import Profile, read_profile
 from csn.recipes import SMOKE
 from csn.slurm import Submission
@@ -41,25 +40,16 @@ def submit(run: Run, home: Path, data: Path, profile: Profile = PROFILE) -> Subm
     return submission
 
 
-def progress(folder: Path) -> dict[str, Any]:
-    """What a run last wrote into its folder about itself; {} when there is nothing readable."""
-    try:
-        content: dict[str, Any] = json.loads((folder / "progress.json").read_text())
-        return content
-    except (OSError, ValueError):
-        return {}
-
-
 def until_training(run: Run, home: Path, beyond: dict[str, Any]) -> dict[str, Any]:
     """Wait until another process than that of `beyond` trains past its step; the progress then."""
     folder, step = folder_of(run, home), beyond.get("step", 1)
 
     def trains() -> bool:
-        now = progress(folder)
+        now = read_progress(folder)
         return now.get("pid") != beyond.get("pid") and now.get("step", 0) > step
 
     until(f"a new process to train past step {step}", trains)
-    return progress(folder)
+    return read_progress(folder)
 
 
 @contextlib.contextmanager

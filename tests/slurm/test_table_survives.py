@@ -13,9 +13,10 @@ from pathlib import Path
 from local_cluster import Cluster
 
 from csn import slurm
+from csn.execute import read_progress
 
 from .jobs import REPOSITORY, job_field, sbatch, until, wait_state
-from .submitted import held_until_signalled, progress
+from .submitted import held_until_signalled
 
 ROWS = ("simple", "simple-D", "bottleneck", "bottleneck-D")
 SCRIPT = (sys.executable, str(REPOSITORY / "experiments" / "table3_groups.py"), "--scale", "smoke", "--only", *ROWS)
@@ -35,7 +36,7 @@ def first_two(home: Path) -> dict[str, int]:
 
     def both() -> bool:
         for folder in (home / "runs").glob("*"):
-            now = progress(folder)
+            now = read_progress(folder)
             if folder.name not in held and now.get("phase") in ("train", "test"):
                 held[folder.name] = now["pid"]
                 os.kill(now["pid"], signal.SIGSTOP)
