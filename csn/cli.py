@@ -19,7 +19,7 @@ from rich.console import Console
 
 from csn import cluster
 from csn.collect import collect, csv_path, read_lines
-from csn.execute import folder_of
+from csn.execute import folder_of, read_record
 from csn.provenance import REPOSITORY
 from csn.recipes import SCALES, recipe_of
 from csn.spec import Embedded, Recipe, Run, UserError
@@ -94,11 +94,19 @@ def jobs_of(args: argparse.Namespace) -> int:
 
 
 def state_of(run: Run, home: Path, published: set[str]) -> str:
-    """done: a record is here. published: a line of the CSV, no record here. resumable: stopped half-way. missing."""
+    """Where a run stands.
+
+    done: a record is here. failed: one of an end that would come again. damaged: one that cannot be read. published: a line of the
+    CSV, no record here. resumable: stopped, killed or crashed half-way. missing.
+    """
     folder = folder_of(run, home)
-    if (folder / "record.json").exists():
-        return "done"
-    if run.name in published:
+    try:
+        record = read_record(run, home)
+    except UserError:  # named where the records are collected
+        return "damaged"
+    if record is not None and not record.get("retry"):
+        return "failed" if "error" in record else "done"
+    if record is None and run.name in published:
         return "published"
     return "resumable" if (folder / "last.ckpt").exists() or (folder / "before.ckpt").exists() else "missing"
 
@@ -239,8 +247,9 @@ def run_missing(
         raise UserError("Interrupted: every run has saved its state; the same command goes on from there")
     for sentence in troubles:
         errors.print(sentence, markup=False, soft_wrap=True)
-    failed = [run for _, run in work if (folder_of(run, home) / "record.json").exists()]
-    return 0 if not troubles else 1 if len(failed) == len(work) else 2
+    records = [read_record(run, home) for _, run in work]
+    ended = [record for record in records if record is not None and (not record.get("retry") or "traceback" in record)]  # not stopped, not killed
+    return 0 if not troubles else 1 if len(ended) == len(work) else 2
 
 
 def show_costs(table: Table, rows: list[Row], recipe: Recipe, home: Path, plan_only: bool, console: Console) -> int:

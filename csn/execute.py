@@ -16,18 +16,19 @@ import argparse
 import io
 import json
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from csn.files import held, write_atomic, write_json
+from csn.files import Held, held, write_atomic, write_json
 from csn.provenance import REPOSITORY, code_version, environment, warn_about
 from csn.spec import Run, UserError
 
@@ -47,10 +48,19 @@ def read_record(run: Run, home: Path) -> dict[str, Any] | None:
         if not isinstance(record, dict) or record.get("run") != run.name:
             raise ValueError("it names another run")
         return record
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, OSError) as error:
         raise UserError(f"The record {path} is damaged ({error}); delete it and run the row again.") from None
+
+
+def record_loss(run: Run, home: Path, why: str, log: list[str]) -> None:
+    """Write the record of a run that ended without one: why, the last lines of its log, and that it is to be tried again.
+
+    Nothing is written while a process works on the run.
+    """
+    with suppress(Held), held(folder_of(run, home)):
+        write_json(folder_of(run, home) / "record.json", {"run": run.name, "spec": run.to_dict(), "error": why, "log": log, "retry": True})
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
@@ -179,8 +189,11 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
 
         return evaluate(trained.net, split, recipe, reader, place.device, place.workers, tick=tick, rank=place.rank, size=place.size)
 
-    test, fit = score(test_split, "test"), score(train_split, "train videos")
-    measures = {**test.measures(), "train_top1": fit.measures()["video_top1"]}
+    test = score(test_split, "test")
+    measures, damaged = test.measures(), trained.damaged
+    if trained.history:  # a network that only came to be tested has nothing to tell of these videos
+        fit = score(train_split, "train videos")
+        measures["train_top1"], damaged = fit.measures()["video_top1"], sorted({*trained.damaged, *fit.damaged})
     cost = count(trained.net, (3, recipe.frames, recipe.crop, recipe.crop))
     if place.rank == 0:
         scores = io.BytesIO()
@@ -192,14 +205,22 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
         "params": cost.params, "flops": cost.flops, "interactions": cost.interactions, "uncounted": list(cost.uncounted),
         **{name: one.mean for name, one in measures.items() if isfinite(one.mean)},
         **{f"{name}_interval": {"low": one.low, "high": one.high, "n": one.n} for name, one in measures.items() if isfinite(one.low)},
-        "n_videos": len(test.videos), "n_train_videos": len(fit.videos), "history": trained.history,
+        "n_videos": len(test.videos), "n_train_videos": len(train_split.samples) if trained.history else None, "history": trained.history,
         "data": {"train": train_split.fingerprint, "test": test_split.fingerprint},
-        "damaged_videos": {"train": sorted({*trained.damaged, *fit.damaged}), "test": list(test.damaged)},
+        "damaged_videos": {"train": damaged, "test": list(test.damaged)},
         "missing_videos": {"train": len(train_split.missing), "test": len(test_split.missing)},
         "empty_classes": {"train": list(train_split.empty), "test": list(test_split.empty)},
-        "damaged_checkpoints": trained.broken, "seconds": trained.seconds + time.monotonic() - began, "train_seconds": trained.seconds,
+        "damaged_checkpoints": trained.broken, "peak_memory_mb": peak_memory(place.device) / 2**20, "compile_seconds": trained.compiling,
+        "seconds": trained.seconds + time.monotonic() - began, "train_seconds": trained.seconds,
         **({"pretrained": {"file": recipe.pretrained, "sha256": trained.pretrained}} if recipe.pretrained else {}),
     }  # fmt: skip
+
+
+def peak_memory(device: Any) -> int:
+    """Bytes: the most that this process held, in the GPU's memory by its tensors, or in all on a CPU."""
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from csn.execute import STOPPED, folder_of, read_progress
+from csn.execute import STOPPED, folder_of, read_progress, record_loss
 from csn.files import write_json
 from csn.provenance import REPOSITORY
 from csn.spec import Run
@@ -26,13 +26,15 @@ from csn.spec import Run
 
 @dataclass
 class Running:
-    """A run under way: its process, its log and its line of the display."""
+    """A run under way: its process and its line of the display. weight: its relative cost. carried: the share of it done in earlier sittings."""
 
     run: Run
     label: str
+    weight: float
     process: subprocess.Popen[bytes]
     task: TaskID
     began: float
+    carried: float = 0.0
 
 
 def command(run: Run, home: Path, data: Path, device: str, checkpoint_every: float) -> list[str]:
@@ -48,17 +50,17 @@ def run_all(
 
     Returns what went wrong, a sentence each, and whether a person interrupted (Ctrl-C): then every run has saved its state.
     """
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[facts]}"), TimeElapsedColumn()]
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[facts]}"), TimeElapsedColumn(),
+               TextColumn("{task.fields[left]}")]  # fmt: skip
     troubles: list[str] = []
     waiting, running = list(work), list[Running]()
     total = sum(weight for *_, weight in work) or 1.0
-    done, finished = 0.0, 0
+    done, finished, carried = 0.0, 0, 0.0
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
-    left = TextColumn("{task.fields[left]}")
     # a terminated launcher takes its runs along, saved, as Ctrl-C does
     # (a shell starts what it puts in the background with Ctrl-C ignored; whoever sends it means it all the same)
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    with Progress(*columns, left, console=console, transient=True, refresh_per_second=4) as display:
+    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as display:
         whole = display.add_task(f"{len(work)} runs", total=total, facts=f"0/{len(work)}", left="")
         began = time.monotonic()
         try:
@@ -74,30 +76,33 @@ def run_all(
                         command(run, home, data, device, checkpoint_every), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=REPOSITORY
                     )
                     log.close()
-                    running.append(Running(run, label, process, task, time.monotonic()))
+                    running.append(Running(run, label, weight, process, task, time.monotonic()))
                 time.sleep(0.2)
                 partial = 0.0
                 for one in list(running):
-                    weight = next(w for _, r, w in work if r == one.run)
                     code = one.process.poll()
                     if code is None:
-                        share, facts = share_of(read_progress(folder_of(one.run, home)))
-                        partial += weight * share
+                        told = read_progress(folder_of(one.run, home))
+                        progress = told if told.get("pid") == one.process.pid else {}  # not what an earlier sitting left
+                        share, facts = share_of(progress)
+                        partial += one.weight * share
+                        if progress.get("first_step") and not one.carried:
+                            one.carried = share_of({**progress, "step": progress["first_step"]})[0]
+                            carried += one.weight * one.carried
                         display.update(one.task, completed=share, facts=facts)
                         continue
                     running.remove(one)
                     display.remove_task(one.task)
-                    done, finished = done + weight, finished + 1
+                    done, finished = done + one.weight, finished + 1
                     took = time.monotonic() - one.began
                     sentence = outcome(one, code, home)
                     if sentence:
                         troubles.append(sentence)
                     what = f"[{finished}/{len(work)}] {one.label} seed {one.run.seed}: {sentence or result(one.run, home)}"
                     console.print(f"{what} ({took:.0f} s)", markup=False, highlight=False)
-                ready = (done + partial) / total
-                elapsed = time.monotonic() - began
-                remaining = f"about {clock(elapsed / ready - elapsed)} left" if ready > 0.02 else ""
-                display.update(whole, completed=done + partial, facts=f"{finished}/{len(work)}", left=remaining)
+                left = seconds_left(time.monotonic() - began, done + partial - carried, total - done - partial)
+                words = "" if left is None else f"about {clock(left)} left"
+                display.update(whole, completed=done + partial, facts=f"{finished}/{len(work)}", left=words)
         except KeyboardInterrupt:
             stop(running)
             return troubles, True
@@ -105,6 +110,11 @@ def run_all(
             for number, handler in before.items():
                 signal.signal(number, handler)
     return troubles, False
+
+
+def seconds_left(elapsed: float, done: float, rest: float) -> float | None:
+    """Seconds that the rest takes at the pace of what was done here, without what earlier sittings did; None before 2 % are done."""
+    return elapsed * rest / done if done > 0.02 * (done + rest) else None
 
 
 def share_of(progress: dict[str, Any]) -> tuple[float, str]:
@@ -134,7 +144,7 @@ def last_line(run: Run, home: Path) -> str:
 
 
 def outcome(one: Running, code: int, home: Path) -> str:
-    """"" for a finished run, else one sentence that says why and what to do."""
+    """"" for a finished run, else one sentence that says why and what to do. A run that was killed gets the record that says so."""
     name = f"{one.label} seed {one.run.seed}"
     if code == 0:
         return ""
@@ -142,6 +152,7 @@ def outcome(one: Running, code: int, home: Path) -> str:
         return f"{name}: {last_line(one.run, home).removeprefix('error: ')}"
     if code < 0:
         what = signal.Signals(-code).name
+        record_loss(one.run, home, f"killed by {what} (out of memory, perhaps)", [last_line(one.run, home)])
         return f"{name} was killed by {what} (out of memory, perhaps); its state is saved, the same command goes on from there."
     return f"{name} failed: {last_line(one.run, home).removeprefix('failed: ')}"
 

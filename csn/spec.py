@@ -191,6 +191,7 @@ class Recipe:
     fps: frames per second at which every video is seen, by taking nearer or farther frames; None takes the frames as they are.
     pretrained: a file below DATA/checkpoints/ that training begins from, "" for none: the same network, with the classifier where
     its classes are the same, a fresh one otherwise. freeze_bn: batch norm keeps the file's statistics, gamma and beta.
+    compile: train through torch.compile, which fuses batch norm, ReLU and addition; rounding differs, so results are not mixed.
     """
 
     scale: str
@@ -221,6 +222,7 @@ class Recipe:
     fps: float | None = None
     pretrained: str = ""
     freeze_bn: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         require(self.frames >= 2, "frames", self.frames, "must be at least 2")

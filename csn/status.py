@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from csn import slurm
-from csn.execute import folder_of, read_progress, read_record
-from csn.files import Held, held, write_json
+from csn.execute import folder_of, read_progress, read_record, record_loss
 from csn.slurm import Queued
 from csn.spec import Run, UserError
 
@@ -104,12 +103,7 @@ def settle(runs: Sequence[Run], home: Path, queue: Mapping[str, Queued]) -> None
         end = ends.get(some.job_id(run.name))
         if end is not None:
             why, log = reason_of(end, [log_tail(path) for path in some.logs(run.name)])
-            try:
-                with held(folder_of(run, home)):
-                    facts = {"run": run.name, "spec": run.to_dict(), "error": why, "log": log, "retry": True}
-                    write_json(folder_of(run, home) / "record.json", facts)
-            except Held:
-                continue  # someone runs it here
+            record_loss(run, home, why, log)
 
 
 def reason_of(end: str, tails: Sequence[list[str]]) -> tuple[str, list[str]]:

@@ -58,7 +58,8 @@ class Place:
 class Trained:
     """net: the final network. history: one dict an epoch (epoch, lr, loss, clip_top1 while training). damaged: videos that
     were replaced. broken: checkpoints found damaged at the start. seconds: of training, all sittings together. pretrained:
-    SHA-256 of the file it began from, "" without one."""
+    SHA-256 of the file it began from, "" without one. compiling: seconds of this sitting's first micro-batch, where the recipe
+    compiles."""
 
     net: nn.Module
     history: list[dict[str, float]]
@@ -66,6 +67,7 @@ class Trained:
     broken: list[str]
     seconds: float
     pretrained: str = ""
+    compiling: float | None = None
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -93,6 +95,19 @@ def freeze(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, nn.BatchNorm3d):
             module.eval().requires_grad_(False)
+
+
+def compiled(net: nn.Module, device: torch.device) -> Callable[..., torch.Tensor]:
+    """net through torch.compile: the first call of each input size takes a minute or more. Raises UserError without a compiler."""
+    if device.type == "cpu":
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler:
+            raise UserError("`compile` (=True) needs a C++ compiler on a CPU; install g++, or train without it.") from None
+    return torch.compile(net)
 
 
 def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pretrained: Path | None = None) -> Trained:
@@ -129,6 +144,7 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
         for weight in filter(lambda one: one.requires_grad, net.parameters()):
             weight.register_hook(strided_as(weight))
         shared = nn.parallel.DistributedDataParallel(net, forward_sync_buffers=False)
+    forward = compiled(shared, device) if recipe.compile else shared
 
     def save() -> None:
         total = reduced(sums, place)
@@ -141,7 +157,9 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
     batches = train_batches(split, recipe, run.seed, step, reader, place.rank, place.size, place.workers, device.type == "cuda")
     steps = recipe.epochs * recipe.steps_per_epoch
     exchange = Exchange(net, place, blocks // place.size) if place.size > 1 else None
-    first_step = step
+    first_step, compiling = step, None
+    if recipe.compile and step < steps:
+        place.report(phase="compile")
     while step < steps:
         for group in sgd.param_groups:
             group["lr"] = learning_rate(recipe, step)
@@ -155,10 +173,12 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
             last = k == blocks // place.size - 1
             with nullcontext() if last or place.size == 1 else shared.no_sync():  # type: ignore[operator]
                 with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                    logits = shared(normalise(clips, recipe))
+                    logits = forward(normalise(clips, recipe))
                 loss = F.cross_entropy(logits.float(), labels)
                 # DDP averages over the processes; the sum over all micro-batches must be the mean over the batch
                 (loss * (place.size / blocks)).backward()
+            if recipe.compile and compiling is None:
+                compiling = time.monotonic() - began
             sums += torch.stack([loss.detach().double() * len(labels), (logits.argmax(1) == labels).sum().double()])
         sgd.step()
         step += 1
@@ -186,4 +206,4 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
             saved = time.monotonic()
         if stop and step < steps:
             raise Stopped(f"stopped at step {step} of {steps}")
-    return Trained(net, history, sorted(damaged), broken, seconds + time.monotonic() - began, sha256)
+    return Trained(net, history, sorted(damaged), broken, seconds + time.monotonic() - began, sha256, compiling)

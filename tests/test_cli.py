@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from conftest import refused, run
 
+from csn.cli import state_of
 from csn.collect import read_lines
-from csn.execute import folder_of
+from csn.execute import folder_of, read_record
 from csn.files import held
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
@@ -161,7 +162,23 @@ def test_a_killed_run_is_named_and_resumes(tmp_path: Path, data: Path) -> None:
     os.kill(json.loads(progress.read_text())["pid"], signal.SIGKILL)
     _, err = process.communicate(timeout=280)
     assert process.returncode == 2 and "ip seed 0 was killed by SIGKILL" in err and "goes on from there" in " ".join(err.split())
+    record = read_record(run_of("ip"), tmp_path)
+    assert record is not None and record["error"] == "killed by SIGKILL (out of memory, perhaps)" and record["retry"]
+    (line,) = read_lines(tmp_path / "results" / "smoke" / "table3_groups.csv")
+    assert line["error"] == record["error"] and line["video_top1"] == ""
+    assert state_of(run_of("ip"), tmp_path, {record["run"]}) in ("resumable", "missing")
     assert run(*command[1:]).returncode == 0
+    assert state_of(run_of("ip"), tmp_path, set()) == "done"
+
+
+@pytest.mark.parametrize(("facts", "state"), [({}, "done"), ({"error": "nan"}, "failed"), ({"error": "disk", "retry": True}, "missing")])
+def test_the_state_of_a_run_is_that_of_its_record(tmp_path: Path, facts: dict[str, object], state: str) -> None:
+    one, folder = run_of("ip"), folder_of(run_of("ip"), tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps({"run": one.name, **facts}))
+    assert state_of(one, tmp_path, set()) == state
+    (folder / "record.json").write_text("{")
+    assert state_of(one, tmp_path, set()) == "damaged"
 
 
 def test_table1_needs_no_training(tmp_path: Path) -> None:

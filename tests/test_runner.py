@@ -1,0 +1,20 @@
+"""What the display of runs on this machine tells: how much is done, and how long the rest takes."""
+
+from __future__ import annotations
+
+from csn.runner import seconds_left, share_of
+
+
+def test_the_share_of_a_run_rises_through_its_phases() -> None:
+    phases = [
+        {}, {"phase": "data"}, {"phase": "train", "step": 3, "steps": 12, "epoch": 1, "epochs": 2, "loss": 4.321},
+        {"phase": "test", "step": 1, "steps": 2}, {"phase": "train videos", "step": 1, "steps": 2},
+    ]  # fmt: skip
+    told = [share_of(phase) for phase in phases]
+    assert [round(share, 3) for share, _ in told] == [0, 0, 0.225, 0.925, 0.975]
+    assert [facts for _, facts in told] == ["starting", "writing data", "epoch 1/2 loss 4.32", "testing", "testing fit"]
+
+
+def test_the_time_left_is_at_the_pace_of_this_sitting() -> None:
+    assert seconds_left(60, 2.0, 4.0) == 120
+    assert seconds_left(60, 0.0, 4.0) is None and seconds_left(60, 0.05, 4.0) is None
