@@ -14,7 +14,7 @@ demo: .venv/ready
 	$(RUN) experiments/table3_groups.py --home demo --seeds 0 --only simple simple-D bottleneck bottleneck-D
 
 test: .venv/ready
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 test-slurm: .venv/ready
 	-$(RUN) slurm/local_cluster.py install

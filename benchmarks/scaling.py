@@ -136,7 +136,7 @@ def process_rows(rounds: int) -> list[dict[str, Any]]:
 
 def run_rows(counts: list[int]) -> list[dict[str, Any]]:
     """Seconds to list, plan (state of every run) and collect (records to CSV) a table of that many finished runs."""
-    from csn.cli import state_of
+    from csn.plan import state_of
 
     labels = ("bottleneck", "bottleneck-D", "ip", "bottleneck-50", "bottleneck-D-50")
     variants = (*(Variant(block=b, depth=26) for b in ("bottleneck", "bottleneck-D", "ip")), Variant(depth=50), Variant(block="bottleneck-D", depth=50))

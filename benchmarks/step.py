@@ -9,7 +9,8 @@ PEERS is an environment of its own, since one of them pins old packages:
 
 Every network runs in a process of its own; the processes take turns, one step each, so that whatever else the machine
 does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round
-(in inference to ir-CSN with its batch norm folded, csn.inference, as prediction uses it).
+(in inference to ir-CSN with its batch norm folded, csn.inference, as prediction uses it); peak_mb of the process, and
+mb_per_clip: what the steps added to what it held with the network built, divided by the batch.
 """
 
 from __future__ import annotations
@@ -98,16 +99,24 @@ def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
     return sum(p.numel() for p in net.parameters() if p.ndim > 1), train if args.mode == "train" else infer
 
 
+def held_now(device: str) -> int:
+    """Bytes that this process holds: in the GPU's memory, or in all on a CPU."""
+    if device == "cuda":
+        return torch.cuda.memory_allocated()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def serve(args: argparse.Namespace) -> None:
     """Answer every line of standard input with the seconds of one step; at the end, the memory."""
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     wait = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     weights, step = prepare(args)
+    before = held_now(args.device)
     for _ in range(3):
         step()
     wait()
-    print("ready", weights, flush=True)
+    print("ready", weights, before, flush=True)
     for _ in sys.stdin:
         began, worked = time.perf_counter(), time.process_time()
         step()
@@ -127,18 +136,18 @@ def take_turns(args: argparse.Namespace, mode: str, nets: dict[str, tuple[str, d
         assert process.stdout is not None
         for line in process.stdout:  # the packages print notices of their own
             if line.startswith("ready"):
-                processes[net] = process, int(line.split()[1])
+                processes[net] = process, *map(int, line.split()[1:])
                 break
         else:
             print(f"{net}: does not run here", file=sys.stderr)
     laps: dict[str, list[list[float]]] = {net: [] for net in processes}
     for _ in range(args.rounds):
-        for net, (process, _) in processes.items():
+        for net, (process, *_) in processes.items():
             process.stdin.write("\n")  # type: ignore[union-attr]
             process.stdin.flush()  # type: ignore[union-attr]
             laps[net].append(json.loads(process.stdout.readline()))  # type: ignore[union-attr]
     rows = []
-    for net, (process, weights) in processes.items():
+    for net, (process, weights, before) in processes.items():
         process.communicate()
         base = laps[f"ir-CSN/{net.split('/')[1]}/channels_last_3d{' folded' if mode == 'infer' else ''}"]  # as it is used
         name, depth, layout = net.split("/")
@@ -149,7 +158,7 @@ def take_turns(args: argparse.Namespace, mode: str, nets: dict[str, tuple[str, d
                 "clips_per_s": args.batch / median(wall), "ms": 1e3 * median(wall), "cpu_ms": 1e3 * median(cpu),
                 "time_over_ir_csn": median(a / b[0] for a, b in zip(wall, base, strict=True)),
                 "cpu_over_ir_csn": median(a / b[1] for a, b in zip(cpu, base, strict=True)),
-                "peak_mb": max(peak) / 2**20,
+                "peak_mb": max(peak) / 2**20, "mb_per_clip": (max(peak) - before) / args.batch / 2**20,
             }
         )  # fmt: skip
     return rows

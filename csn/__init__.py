@@ -7,7 +7,7 @@ The diagram, floor by floor (imports go downward only):
     3 train, evaluate              the one training loop, the one multi-view test
     4 execute                      one Run -> one record
     5 table, plots, launch         records -> CSV -> table, verdicts, figures
-    6 cli, predict                 the flags every table script shares; classify(net, video)
+    6 plan, cli, predict           the flags every table script shares; classify(net, video)
 
 Nothing here imports torch before it is needed: `csn.Variant` is instant, `csn.build` loads it.
 """

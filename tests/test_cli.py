@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from conftest import refused, run
 
-from csn.cli import state_of
 from csn.collect import read_lines
 from csn.execute import folder_of, read_record
 from csn.files import held
+from csn.plan import state_of
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
 from csn.spec import Run, Variant

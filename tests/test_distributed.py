@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +23,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
+from small_checkpoint import small_checkpoint
 
+import csn
 from csn import checkpoints
 from csn.data import Split
 from csn.data.loader import Reader
@@ -103,6 +107,25 @@ def test_several_processes_give_the_predictions_of_one(size: int, alone: Path, t
     scores = [np.load(folder_of(RUN, home) / "scores.npz") for home in (alone, tmp_path)]
     assert (scores[0]["videos"] == scores[1]["videos"]).all() and len(set(scores[1]["videos"])) == many["n_videos"] == 80
     np.testing.assert_allclose(scores[0]["probs"].astype(float), scores[1]["probs"].astype(float), atol=1e-3)
+
+
+def test_frozen_batch_norm_stays_as_it_is_on_several_processes(tmp_path: Path, data: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "checkpoints").mkdir(exist_ok=True)  # the shared data may have one by now
+    file = small_checkpoint(tmp_path / "data" / "checkpoints" / "tuned.safetensors")
+    recipe = replace(RUN.recipe, pretrained=file.name, freeze_bn=True)
+    run = Run(variant=Variant(block="ip", depth=26, width=8), recipe=recipe, seed=0)
+    weights = []
+    for size in (1, 2):
+        ended = together(size, tmp_path / str(size), tmp_path / "data", run)
+        assert [(code, err) for code, _, err in ended] == [(0, "")] * size
+        weights.append(safetensors.torch.load_file(folder_of(run, tmp_path / str(size)) / "weights.safetensors"))
+    before = csn.load(file).state_dict()
+    for name, t in weights[0].items():
+        assert (t - weights[1][name]).abs().max() <= 1e-4 * max(t.abs().max(), 1), name
+        if ".bn." in name:
+            assert torch.equal(t, before[name]) and torch.equal(weights[1][name], before[name]), name
+    assert not torch.equal(weights[1]["stem.conv1.conv.weight"], before["stem.conv1.conv.weight"])
 
 
 def test_processes_that_do_not_divide_the_step_are_refused(tmp_path: Path) -> None:

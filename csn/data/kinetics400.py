@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from csn.data import Sample, Split
@@ -60,19 +61,27 @@ def by_name(files: Sequence[str]) -> tuple[dict[Clip, list[str]], dict[str, list
     return timed, bare
 
 
-def read_rows(path: Path) -> dict[Clip, str]:
+def read_rows(path: Path) -> Mapping[Clip, str]:
     """{(id, start, end): label} of an annotation, read by column name; label "" where there is none."""
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=len(FILES))  # a split needs the classes of all files, and a run two splits
+def _read(path: Path, mtime_ns: int) -> Mapping[Clip, str]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, skipinitialspace=True)
-        columns = reader.fieldnames or []
+        reader = csv.reader(stream, skipinitialspace=True)
+        columns = next(reader, [])
         for column in ("youtube_id", "time_start", "time_end"):
             if column not in columns:
                 raise UserError(f"{path} has no column {column!r} in its first line ({', '.join(columns)[:80]}); add the header.")
+        youtube, start, end = (columns.index(name) for name in ("youtube_id", "time_start", "time_end"))
+        label = columns.index("label") if "label" in columns else None
         rows = {}
         try:
             for row in reader:
-                clip = (row["youtube_id"], int(float(row["time_start"])), int(float(row["time_end"])))
-                rows[clip] = (row.get("label") or "").strip()
-        except (TypeError, ValueError) as error:
+                if row:
+                    clip = (row[youtube], int(float(row[start])), int(float(row[end])))
+                    rows[clip] = row[label].strip() if label is not None else ""
+        except (IndexError, ValueError) as error:
             raise UserError(f"{path}, line {reader.line_num}: {error}.") from None
     return rows

@@ -1,0 +1,137 @@
+"""What a table would run: the state of every run, its cost, and how long the missing ones take. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from csn import cluster
+from csn.collect import csv_path, read_lines
+from csn.execute import folder_of, read_record
+from csn.provenance import REPOSITORY
+from csn.spec import Embedded, Recipe, Run, UserError
+from csn.table import Row, Table, cost_key, planned_costs, runs_of, unfit_rows
+
+
+def state_of(run: Run, home: Path, published: set[str]) -> str:
+    """Where a run stands.
+
+    done: a record is here. failed: one of an end that would come again. damaged: one that cannot be read. published: a line of the
+    CSV, no record here. resumable: stopped, killed or crashed half-way. missing.
+    """
+    folder = folder_of(run, home)
+    try:
+        record = read_record(run, home)
+    except UserError:  # named where the records are collected
+        return "damaged"
+    if record is not None and not record.get("retry"):
+        return "failed" if "error" in record else "done"
+    if record is None and run.name in published:
+        return "published"
+    return "resumable" if (folder / "last.ckpt").exists() or (folder / "before.ckpt").exists() else "missing"
+
+
+def seconds_of(work: list[tuple[Row, Run]], recipe: Recipe, table: Table, home: Path) -> dict[str, float]:
+    """{run name: expected seconds on one job}, from the lines at hand: the row's own median, else by FLOPs; empty without lines."""
+    from statistics import median
+
+    lines = read_lines(csv_path(table, recipe, home)) or read_lines(csv_path(table, recipe, REPOSITORY))
+    took: dict[str, list[float]] = {}
+    for line in lines:
+        if line["seconds"]:
+            took.setdefault(line["row"], []).append(float(line["seconds"]))
+    rates = [float(line["seconds"]) / float(line["gmacs"]) for line in lines if line["seconds"] and line["gmacs"]]
+    costs = planned_costs()
+    expected = {}
+    for row, run in work:
+        flops = costs.get(cost_key(run.variant, run.recipe), {}).get("flops")
+        if row.label in took:
+            expected[run.name] = median(took[row.label])
+        elif rates and flops:
+            expected[run.name] = median(rates) * flops / 1e9
+    return expected
+
+
+def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, home: Path, data: Path, jobs: int, console: Console) -> None:
+    """Print every row with its cost and the state of its runs."""
+    from rich.table import Table as Grid
+
+    published = {line["run"] for line in read_lines(csv_path(table, recipe, home))}
+    work = runs_of(rows, recipe, seeds)
+    costs, expected = planned_costs(), seconds_of(work, recipe, table, home)
+    gpu = {} if isinstance(recipe.data, Embedded) else cluster.gpu_seconds([run for _, run in work])
+    side = f"{recipe.frames}x{recipe.crop}x{recipe.crop}"
+    grid = Grid(title=f"{table.title}: plan at scale {recipe.scale}, width {recipe.width}", title_justify="left", caption_justify="left",
+                caption=f"GMACs of one clip of {side}, {recipe.data.classes} classes. s: minutes and seconds are of one job.")  # fmt: skip
+    for name in ("row", "GMACs", "M par", "M inter"):
+        grid.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
+    grid.add_column("runs by seed")
+    grid.add_column("each", justify="right", no_wrap=True)
+    counts: dict[str, int] = {}
+    remaining, unknown = 0.0, False
+    from csn.runner import clock
+
+    for row in rows:
+        if row.unfit(recipe):
+            grid.add_row(row.label, "", "", "", "cannot be held", "")
+            continue
+        cost = costs.get(cost_key(row.at(recipe), row.under(recipe)))
+        states = {}
+        for own, run in work:
+            if own is row:
+                states[run.seed] = state_of(run, home, published)
+                if states[run.seed] in ("missing", "resumable"):
+                    unknown |= run.name not in expected
+                    remaining += expected.get(run.name, 0.0)
+        for state in states.values():
+            counts[state] = counts.get(state, 0) + 1
+        name = Run(variant=row.at(recipe), recipe=row.under(recipe), seed=seeds[0]).name if seeds else ""
+        each = clock(expected[name]) if name in expected else f"{gpu[name] / 3600:,.1f} GPU-h" if name in gpu else ""
+        grid.add_row(
+            row.label,
+            f"{cost['flops'] / 1e9:.4f}" if cost else "", f"{cost['params'] / 1e6:.3f}" if cost else "", f"{cost['interactions'] / 1e6:.3f}" if cost else "",
+            grouped(states), each,
+        )  # fmt: skip
+    console.print(grid)
+    for sentence in unfit_rows(rows, recipe):
+        console.print(f"Cannot be held: {sentence}", markup=False, highlight=False)
+    if needed := needs(rows, recipe, data):
+        console.print(f"Needed below {data}:", soft_wrap=True, markup=False, highlight=False)
+        for need, labels in needed.items():
+            console.print(f"  {need}: {', '.join(labels)}", markup=False, highlight=False)
+    console.print(f"{len(work)} runs: " + (", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none"), highlight=False)
+    if counts.get("missing", 0) + counts.get("resumable", 0):
+        time = "unknown before a first result" if unknown and not remaining else f"about {clock(remaining / jobs)}"
+        console.print(f"Estimated time for what is missing, {jobs} at a time: {time}.", highlight=False)
+    if gpu:
+        left = [run.name for _, run in work if state_of(run, home, published) in ("missing", "resumable")]
+        hours, blank = sum(gpu.get(name, 0.0) for name in left) / 3600, sum(name not in gpu for name in left)
+        console.print(
+            f"About {hours:,.0f} GPU-hours for what is missing" + (f", without {blank} runs of unknown cost" if blank else "") + ": an estimate from"
+            f" FLOPs (three forward passes for a training clip, one for a view) at an assumed {cluster.SUSTAINED / 1e12:.0f} TFLOP/s sustained by a GPU.",
+            highlight=False,
+        )  # fmt: skip
+    if any(cost_key(row.at(recipe), row.under(recipe)) not in costs for row in rows if not row.unfit(recipe)):
+        console.print("Empty cost cells are filled by --show, which counts them from the real networks.")
+
+
+def needs(rows: list[Row], recipe: Recipe, data: Path) -> dict[str, list[str]]:
+    """{file or folder below the data folder that no run makes, and whether it is there: rows that need it}."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        own = row.under(recipe)
+        places: list[str] = [] if row.unfit(recipe) or isinstance(own.data, Embedded) else [own.data.kind]
+        places += [f"checkpoints/{own.pretrained}"] if places and own.pretrained else []
+        for place in places:
+            found.setdefault(f"{place} ({'there' if (data / place).exists() else 'missing'})", []).append(row.label)
+    return found
+
+
+def grouped(states: dict[int, str]) -> str:
+    """'done 0 1, missing 2' from {seed: state}."""
+    seeds: dict[str, list[str]] = {}
+    for seed, state in states.items():
+        seeds.setdefault(state, []).append(str(seed))
+    return ", ".join(f"{state} {' '.join(own)}" for state, own in seeds.items())
