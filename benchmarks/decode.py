@@ -12,10 +12,8 @@ average in every frame: right frames, other colour arithmetic. The door reads wi
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import pickle
-import platform
 import random
 import subprocess
 import sys
@@ -25,10 +23,13 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from statistics import median
+from typing import Any
 from zlib import crc32
 
 import decord
 import numpy as np
+from machine import describe, show, write
 from rich.console import Console
 from rich.table import Table
 
@@ -43,7 +44,6 @@ except (ImportError, RuntimeError, OSError):  # it needs shared libraries of FFm
     VideoDecoder = None
 
 LINES = 20  # of the soak, for each process
-OUT = Path(__file__).parents[1] / "results/benchmarks"
 Frames = np.ndarray  # (n, H, W, 3)
 
 
@@ -75,7 +75,7 @@ if VideoDecoder is not None:
     READERS["torchcodec"] = by_torchcodec
 
 
-def measure(path: Path, plan: VideoPlan, clips: int, frames: int, stride: int) -> list[dict[str, object]]:
+def measure(path: Path, plan: VideoPlan, clips: int, frames: int, stride: int) -> list[dict[str, Any]]:
     """One row a reader."""
     draw = random.Random(0)
     room = max(plan.frames - (frames - 1) * stride, 1)
@@ -83,7 +83,7 @@ def measure(path: Path, plan: VideoPlan, clips: int, frames: int, stride: int) -
     jobs = [[(start + k * stride) % plan.frames for k in range(frames)] for start in starts]
     truth = reference(path, (i for job in jobs for i in job))
     rows = []
-    state = {name: {"cpu": 0.0, "wall": 0.0, "exact": 0, "close": 0, "error": ""} for name in READERS}
+    state: dict[str, dict[str, Any]] = {name: {"cpu": 0.0, "wall": 0.0, "exact": 0, "close": 0, "error": ""} for name in READERS}
     for turn, job in enumerate(jobs):
         expected = np.stack([truth[i] for i in job])
         for name in sorted(READERS, key=lambda n: (turn + list(READERS).index(n)) % len(READERS)):  # none always goes first
@@ -94,27 +94,26 @@ def measure(path: Path, plan: VideoPlan, clips: int, frames: int, stride: int) -
             except Exception as error:  # whatever a reader raises is its result here
                 mine["error"] = type(error).__name__
                 continue
-            mine["cpu"] += time.process_time() - cpu  # type: ignore[operator]
-            mine["wall"] += time.perf_counter() - wall  # type: ignore[operator]
+            mine["cpu"] += time.process_time() - cpu
+            mine["wall"] += time.perf_counter() - wall
             if got.shape == expected.shape:
-                mine["exact"] += bool(np.array_equal(got, expected))  # type: ignore[operator]
+                mine["exact"] += bool(np.array_equal(got, expected))
                 levels = np.abs(got.astype(np.int16) - expected).mean((1, 2, 3))
-                mine["close"] += bool((levels <= 2).all())  # type: ignore[operator]
+                mine["close"] += bool((levels <= 2).all())
     for name, mine in state.items():
         done = not mine["error"]
         rows.append(
             {
                 "file": path.name, "reader": name, "plan": plan.reader, "frames": frames, "stride": stride, "clips": clips,
-                "clips_per_core_second": f"{clips / mine['cpu']:.2f}" if done else "",  # type: ignore[operator]
-                "clips_per_second": f"{clips / mine['wall']:.2f}" if done else "",  # type: ignore[operator]
-                "exact": f"{mine['exact'] / clips:.2f}", "close": f"{mine['close'] / clips:.2f}", "error": mine["error"],  # type: ignore[operator]
+                "clips_per_core_second": clips / mine["cpu"] if done else None, "clips_per_second": clips / mine["wall"] if done else None,
+                "exact": mine["exact"] / clips, "close": mine["close"] / clips, "error": mine["error"],
             }
         )  # fmt: skip
     return rows
 
 
-def compare(paths: list[Path], clips: int, frames: int, stride: int, out: Path) -> None:
-    """Measure all files, write the CSV, print it and the door's ratio to decord on the files decord may read."""
+def compare(paths: list[Path], clips: int, frames: int, stride: int, name: str) -> None:
+    """Measure all files; write and print the CSV and its summary."""
     console, rows = Console(), []
     table = Table("file", "plan", *(f"{name}\nclips/s core, exact, close" for name in READERS))
     for path in paths:
@@ -125,32 +124,33 @@ def compare(paths: list[Path], clips: int, frames: int, stride: int, out: Path) 
             continue
         found = measure(path, plan, clips, frames, stride)
         rows += found
-        cells = [str(r["error"]) or f"{r['clips_per_core_second']}, {r['exact']}, {r['close']}" for r in found]
+        cells = [r["error"] or f"{r['clips_per_core_second']:.1f}, {r['exact']:.2f}, {r['close']:.2f}" for r in found]
         table.add_row(path.name, plan.reader, *cells)
     console.print(table)
-    pairs = [(rows[i], rows[i + 1]) for i in range(0, len(rows), len(READERS)) if rows[i]["plan"] == "decord"]
-    ratios = [float(str(door["clips_per_core_second"])) / float(str(plain["clips_per_core_second"])) for door, plain in pairs]
-    if ratios:
-        console.print(f"door / decord on {len(ratios)} seek-safe files: median {np.median(ratios):.3f}, lowest {min(ratios):.3f}")
-    right = sum(row["exact"] == "1.00" for row in rows if row["reader"] == "door")
-    console.print(f"door exact on {right} of {len(rows) // len(READERS)} files")
-    write(out, rows)
-    about = {"cpu": processor(), "python": platform.python_version()}
-    about |= {name: version(name) for name in ("decord", "av", "torchcodec") if name != "torchcodec" or VideoDecoder}
-    write(out.with_name(f"{out.stem}_machine.csv"), [about])
+    facts = describe("cpu") | {name: version(name) for name in ("decord", "av", "torchcodec") if name != "torchcodec" or VideoDecoder}
+    facts["setting"] = f"clips of {frames} frames, every {stride}. one, {clips} a file, from random starts, one thread"
+    write(name, rows, facts)
+    found = summary(rows)
+    show("safe: files that decord was seen to read right; other: the rest", found)
+    print(write(f"{name}_summary", found, facts))
 
 
-def write(out: Path, rows: list[dict[str, object]] | list[dict[str, str]]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def processor() -> str:
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), platform.processor())
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a reader: how many files it reads exactly, and its median speed and speed over decord's on the seek-safe ones."""
+    plain = {row["file"]: row for row in rows if row["reader"] == "decord"}
+    found = []
+    for reader in READERS:
+        own = [row for row in rows if row["reader"] == reader]
+        safe, other = [row for row in own if row["plan"] == "decord"], [row for row in own if row["plan"] != "decord"]
+        speeds = [(row["clips_per_core_second"], plain[row["file"]]["clips_per_core_second"]) for row in safe if not row["error"]]
+        found.append(
+            {
+                "reader": reader, "safe_files": len(safe), "safe_exact": sum(row["exact"] == 1 for row in safe),
+                "clips_per_core_second": median(speed for speed, _ in speeds), "speed_over_decord": median(a / b for a, b in speeds),
+                "other_files": len(other), "other_exact": sum(row["exact"] == 1 for row in other),
+            }
+        )  # fmt: skip
+    return found
 
 
 def truth(paths: list[Path]) -> dict[Path, tuple[VideoPlan, list[int]]]:
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--stride", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=OUT / "decode.csv")
+    parser.add_argument("--name", default="decode", help="of the CSVs")
     parser.add_argument("--soak", type=float, help="seconds of random reads by every process, instead of the comparison")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--largest", type=float, default=30.0, help="MB of a file beyond which it is left out")
@@ -211,10 +211,11 @@ def main() -> None:
             lines = [line for job in jobs for line in job.communicate()[0].splitlines()]
         names = ("process", "second", "reads", "wrong", "MB")
         rows = [dict(zip(names, line.split(","), strict=True)) for line in lines]
-        write(args.out.with_name(f"{args.out.stem}_soak.csv"), rows)
+        facts = describe("cpu") | {"setting": f"{args.processes} processes for {args.soak:.0f} s, random frames of {len(paths)} files"}
+        write(f"{args.name}_soak", rows, facts)
         print(*lines, sep="\n")
     else:
-        compare(paths, args.clips, args.frames, args.stride, args.out)
+        compare(paths, args.clips, args.frames, args.stride, args.name)
 
 
 if __name__ == "__main__":
