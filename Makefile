@@ -18,7 +18,7 @@ test: .venv/ready
 
 test-slurm: .venv/ready
 	-$(RUN) slurm/local_cluster.py install
-	$(RUN) -m pytest -m slurm tests/slurm
+	$(RUN) -m pytest -m slurm -rs tests/slurm
 
 lint: .venv/ready
 	.venv/bin/ruff check .

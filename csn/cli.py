@@ -82,7 +82,7 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
         errors.print(f"error: {error}", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        errors.print("Interrupted.")
+        errors.print("Interrupted; the same command goes on from there.")
         return 2
 
 

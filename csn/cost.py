@@ -72,16 +72,17 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         packet, name = func.overloadpacket, self.stack[-1]
+        # one input has one item in its batch, unless a module folds frames into that axis, as TSN and TSM do
         if packet is ATEN.convolution:
             x, weight, transposed = args[0], args[1], args[6]
             if transposed:  # weight (C_in, C_out/G, k..): every input position meets every weight
                 groups = args[8]
-                flops, inter = weight.numel() * prod(x.shape[2:]), weight.shape[1] * groups * comb(weight.shape[0] // groups, 2)
+                flops, inter = weight.numel() * x.shape[0] * prod(x.shape[2:]), weight.shape[1] * groups * comb(weight.shape[0] // groups, 2)
             else:
-                flops, inter = weight.numel() * prod(out.shape[2:]), weight.shape[0] * comb(weight.shape[1], 2)
+                flops, inter = weight.numel() * out.shape[0] * prod(out.shape[2:]), weight.shape[0] * comb(weight.shape[1], 2)
             self.add(f"conv{x.ndim - 2}d", out, weight.numel(), flops, inter)
         elif str(packet) == "csn.depthwise_conv3d":
-            self.add("conv3d", out, args[1].numel(), args[1].numel() * prod(out.shape[2:]), 0)
+            self.add("conv3d", out, args[1].numel(), args[1].numel() * out.shape[0] * prod(out.shape[2:]), 0)
         elif packet in (ATEN.addmm, ATEN.mm):
             a, b = args[-2:] if packet is ATEN.mm else args[1:3]
             self.add("linear", out, b.numel(), a.shape[0] * b.numel(), 0)

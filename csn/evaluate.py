@@ -107,15 +107,18 @@ def evaluate(
                 owners.append(k)
             else:
                 damaged.append(split.samples[index].video)
-                if len(damaged) > MOST_DAMAGED * total:
-                    raise UserError(too_many(len(damaged), total))
+                if len(damaged) > MOST_DAMAGED * len(split.samples):  # of all: one process may have met more than its share
+                    raise UserError(too_many(len(damaged), len(split.samples)))
             if sum(map(len, pending)) >= recipe.views_per_batch:
                 flush()
             tick(k + 1, total)
         flush()
     videos = tuple(split.samples[i].video for i in range(rank, len(split.samples), size))
     own = Scores(probs, clip, labels, videos, tuple(damaged))
-    return own if size == 1 else gathered(own, size)
+    scores = own if size == 1 else gathered(own, size)
+    if len(scores.damaged) > MOST_DAMAGED * len(split.samples):
+        raise UserError(too_many(len(scores.damaged), len(split.samples)))
+    return scores
 
 
 def score_checkpoint(

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import io
 import json
 import os
@@ -120,7 +121,7 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
         except (Stopped, UserError):
             raise
         except Diverged as error:
-            record = {**base, "error": str(error)}
+            record = {**base, "error": f"{error}; it would come again (to try all the same, delete the run's record.json)"}
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             record = {**base, "error": reason, "traceback": traceback.format_exc(), "retry": True}
@@ -208,6 +209,7 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
         "n_videos": len(test.videos), "n_train_videos": len(train_split.samples) if trained.history else None, "history": trained.history,
         "data": {"train": train_split.fingerprint, "test": test_split.fingerprint},
         "damaged_videos": {"train": damaged, "test": list(test.damaged)},
+        "cut_videos": {"train": list(train_split.cut), "test": list(test_split.cut)},
         "missing_videos": {"train": len(train_split.missing), "test": len(test_split.missing)},
         "empty_classes": {"train": list(train_split.empty), "test": list(test_split.empty)},
         "damaged_checkpoints": trained.broken, "peak_memory_mb": peak_memory(place.device) / 2**20, "compile_seconds": trained.compiling,
@@ -223,6 +225,14 @@ def peak_memory(device: Any) -> int:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def end_with(parent: int) -> None:
+    """Have Linux send this process SIGTERM when its parent ends, kill -9 included: else a run goes on that nobody looks after."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it ended before
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m csn.execute", description="Run one run.json to its record, resuming where it stopped.")
     parser.add_argument("run", type=Path, help="run.json: the content of a Run")
@@ -232,7 +242,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; part of what makes results equal to the last bit")
     parser.add_argument("--workers", type=int, default=0, help="loader processes")
     parser.add_argument("--checkpoint-every", type=float, default=60.0, help="seconds between checkpoints")
+    parser.add_argument("--parent", type=int, help="a process that this one does not outlive: its end stops the run, state saved (Linux)")
     args = parser.parse_args(arguments)
+    if args.parent:
+        end_with(args.parent)
     from csn.train import Stopped
 
     try:

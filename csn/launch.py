@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from csn import slurm
-from csn.execute import execute, folder_of, read_record
+from csn.execute import execute, folder_of, read_record, record_loss
 from csn.files import Held, held, write_json
 from csn.profiles import Profile
 from csn.provenance import REPOSITORY, Version, version
@@ -66,6 +66,9 @@ class Job:
                 if time.monotonic() > patience:
                     raise
                 time.sleep(2)
+            except UserError as error:
+                record_loss(self.run, self.home, str(error), [])  # --status tells it as it is, not as the end of a log
+                raise
             except Stopped as stop:
                 print(f"{stop}; the state is saved.", flush=True)
                 leave(requeue=rank == 0 and signal.SIGUSR2 in read_now(reader))
@@ -148,6 +151,18 @@ def parameters(profile: Profile, name: str, code: Path, current: Version) -> dic
     return {**profile.parameters(), "job_name": name, "setup": setup, "additional_parameters": {"requeue": True}}
 
 
+def fits(runs: Sequence[Run], profile: Profile) -> None:
+    """Raise UserError where a run cannot be shared by the tasks of the profile: it would queue, then fail."""
+    tasks = profile.nodes * profile.tasks_per_node
+    for run in runs:
+        blocks = run.recipe.batch // run.recipe.micro_batch
+        if blocks % tasks:
+            raise UserError(
+                f"`tasks` (={tasks}, nodes x tasks_per_node of the profile) must divide the {blocks} micro-batches of a step of {run.name};"
+                " give another --profile, or submit such rows by themselves with --only."
+            )
+
+
 def preview(
     runs: Sequence[Run],
     home: Path,
@@ -162,6 +177,7 @@ def preview(
     from submitit.slurm.slurm import _make_sbatch_string  # the one place that writes the header
 
     todo, why = missing(runs, home)
+    fits(todo, profile)
     current = version(repository)
     chosen = parameters(profile, "csn-<time>", current.folder(home.resolve()), current)
     logs = home.resolve() / "submissions" / "<time>" / "logs"
@@ -199,6 +215,7 @@ def submit(
     home, data = home.resolve(), data.resolve()
     with one_at_a_time(home / "submissions"):
         todo, why = missing(runs, home)
+        fits(todo, profile)
         if not todo:
             return None, why
         code, current = snapshot(repository, home, allow_dirty)

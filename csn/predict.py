@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from csn.checkpoints.formats import STATISTICS
 from csn.checkpoints.network import facts_of, load
 from csn.checkpoints.reading import class_names
 from csn.data import Sample, Split
@@ -158,6 +159,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--crops", type=int, default=1, choices=(1, 3), help="1: the centre; 3: along the longer side (default: 1)")
     top.add_argument("--top", type=int, default=5, help="classes to tell (default: 5)")
     top.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    top.add_argument("--statistics", choices=list(STATISTICS), help="of the input, where the file does not tell them")
     top.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line, in order")
     form = top.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
@@ -175,55 +177,72 @@ def used(args: argparse.Namespace, net: nn.Module, recipe: Recipe) -> dict[str, 
     return {"checkpoint": str(args.checkpoint), **told, "views": views + size, "clip": clip, "device": args.device}
 
 
-def show(found: Sequence[Answer], classes: Sequence[str], args: argparse.Namespace, told: dict[str, str]) -> None:
-    """Print the answers in the form asked for."""
-    if args.json:
-        videos: list[dict[str, Any]] = [
-            {"video": str(answer.video), "error": answer.why or None,
-             "classes": [{"class": k, "name": name, "probability": round(p, 6)} for k, name, p in answer.top(args.top, classes)]}
-            for answer in found
-        ]  # fmt: skip
-        print(json.dumps({**told, "videos": videos}, indent=1, ensure_ascii=False))
-    elif args.csv:
-        writer = csv.writer(sys.stdout)
-        writer.writerow(("video", "rank", "class", "name", "probability", "error"))
-        for answer in found:
-            for rank, (k, name, p) in enumerate(answer.top(args.top, classes), 1):
-                writer.writerow((answer.video, rank, k, name, f"{p:.6f}", ""))
+class Printer:
+    """Prints answers in the form asked for: text and CSV as they come, JSON at the end, whole."""
+
+    def __init__(self, args: argparse.Namespace, classes: Sequence[str], told: dict[str, str]) -> None:
+        self.args, self.classes, self.told = args, classes, told
+        self.videos: list[dict[str, Any]] = []
+        if not args.json:
+            for name, value in told.items():
+                print(f"{name}: {value}", file=sys.stderr if args.csv else sys.stdout)
+        if args.csv:
+            self.row("video", "rank", "class", "name", "probability", "error")
+
+    def row(self, *cells: object) -> None:
+        csv.writer(sys.stdout).writerow(cells)
+        sys.stdout.flush()
+
+    def add(self, answer: Answer) -> None:
+        """One more answer."""
+        best, why = answer.top(self.args.top, self.classes), answer.why
+        if self.args.json:
+            classes = [{"class": k, "name": name, "probability": round(p, 6)} for k, name, p in best]
+            self.videos.append({"video": str(answer.video), "error": why or None, "classes": classes})
+        elif self.args.csv:
+            for rank, (k, name, p) in enumerate(best, 1):
+                self.row(answer.video, rank, k, name, f"{p:.6f}", "")
             if answer.probs is None:
-                writer.writerow((answer.video, "", "", "", "", answer.why))
-    else:
-        for answer in found:
-            print(answer.video if answer.probs is not None else f"{answer.video}: cannot be read: {answer.why}")
-            for _, name, p in answer.top(args.top, classes):
-                print(f"  {100 * p:5.1f} %  {name}")
+                self.row(answer.video, "", "", "", "", why)
+        else:
+            head = str(answer.video) if answer.probs is not None else f"{answer.video}: cannot be read: {why}"
+            print(head, *(f"  {100 * p:5.1f} %  {name}" for _, name, p in best), sep="\n", flush=True)
+
+    def end(self) -> None:
+        """What is printed last, after the last answer or after an interruption."""
+        if self.args.json:
+            print(json.dumps({**self.told, "videos": self.videos}, indent=1, ensure_ascii=False))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command: 0, 1 where a video could not be read, 2 for what a person can mend."""
     args = parser().parse_args(arguments)
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
+    found: list[Answer] = []
     try:
         if args.top < 1:
             raise UserError(f"`--top` (={args.top}) must be at least 1.")
         device, videos = device_of(args.device), videos_of(args.videos)
-        net = load(args.checkpoint)
+        net = load(args.checkpoint, statistics=args.statistics)
         facts = facts_of(net)
         classes = class_names(args.classes, facts.num_classes) if args.classes else facts.classes
         recipe = protocol(net, args.views, args.crops)
-        told = used(args, net, recipe)
-        if not args.json:
-            for name, value in told.items():
-                print(f"{name}: {value}", file=sys.stderr if args.csv else sys.stdout)
+        printer = Printer(args, classes, used(args, net, recipe))
         columns = (TextColumn("views"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=notes, transient=True) as bar:
-            task = bar.add_task("views", total=None)
-            found = list(answers(net, videos, recipe, device, lambda done, total: bar.update(task, completed=done, total=total)))
-        show(found, classes, args, told)
+        try:
+            # where both streams are one terminal, answers go above the bar; a redirected stdout is left alone
+            with Progress(*columns, console=notes, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+                task = bar.add_task("views", total=None)
+                for answer in answers(net, videos, recipe, device, lambda done, total: bar.update(task, completed=done, total=total)):
+                    found.append(answer)
+                    printer.add(answer)
+        finally:
+            printer.end()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print(f"Interrupted after {len(found)} videos; their answers are printed.", file=sys.stderr)
         return 130
     damaged = [answer for answer in found if answer.probs is None]
     if damaged:

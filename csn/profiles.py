@@ -89,7 +89,8 @@ class Profile:
             "mem": f"{self.memory}GB",
             "array_parallelism": self.parallel,
             "signal_delay_s": self.signal_delay,
-            "srun_args": ["--kill-on-bad-exit=1"],  # else the ranks left wait for a killed one
+            # else the ranks left wait for a killed one; and SLURM 22.05 to 23.11 gives a step one CPU a task unless told
+            "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={self.cpus_per_task}"],
             "stderr_to_stdout": True,
         } | ({"gpus_per_node": self.gpus_per_node} if self.gpus_per_node else {})
 

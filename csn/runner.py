@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from csn.execute import STOPPED, folder_of, read_progress, record_loss
 from csn.files import write_json
 from csn.provenance import REPOSITORY
-from csn.spec import Run
+from csn.spec import Run, UserError
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Running:
 def command(run: Run, home: Path, data: Path, device: str, checkpoint_every: float) -> list[str]:
     """The command that runs one run.json."""
     here = [sys.executable, "-m", "csn.execute", str(folder_of(run, home) / "run.json")]
-    return [*here, "--home", str(home), "--data", str(data), "--device", device, "--checkpoint-every", str(checkpoint_every)]
+    return [*here, "--home", str(home), "--data", str(data), "--device", device, "--checkpoint-every", str(checkpoint_every), "--parent", str(os.getpid())]
 
 
 def run_all(
@@ -49,6 +49,7 @@ def run_all(
     """Run (label, run, weight) in order, `jobs` at a time; weights are relative costs, for the time left.
 
     Returns what went wrong, a sentence each, and whether a person interrupted (Ctrl-C): then every run has saved its state.
+    Raises UserError where the home cannot be written.
     """
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[facts]}"), TimeElapsedColumn(),
                TextColumn("{task.fields[left]}")]  # fmt: skip
@@ -106,6 +107,12 @@ def run_all(
         except KeyboardInterrupt:
             stop(running)
             return troubles, True
+        except OSError as error:
+            stop(running)
+            raise UserError(f"Cannot write {home} ({error.strerror or error}); free space there and run the same command again to go on.") from None
+        except BaseException:
+            stop(running)  # none is left behind, whatever went wrong here
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

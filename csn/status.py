@@ -20,6 +20,7 @@ FILES_EVERY, SQUEUE_EVERY, SACCT_EVERY = 2.0, 10.0, 60.0  # seconds, of the live
 OUT_OF_MEMORY = re.compile("oom.kill|exceeded.*memory|out ?of ?memory", re.IGNORECASE)  # the log knows it, the job's state does not
 FAULT = re.compile(r"^[\w.]*(Error|Exception|Held)\b", re.MULTILINE)  # the last line of a traceback
 KILLED = re.compile(r"exit (0:9|9:0|137:0)\)")  # SIGKILL, as SLURM tells it of a job, a step and a shell
+ABOUT_JOBS = re.compile(r"(srun|slurmstepd|submitit)\b")  # lines about a job, not of the run
 HEADINGS = {"accuracy": "acc %"}
 STALE = 600.0  # seconds without progress after which a run outside the queue is not called running
 
@@ -68,11 +69,17 @@ def _row(run: Run, home: Path, job: Queued | None) -> Row:
         here |= {"node": job.node or None, "reason": job.reason if job.reason != "None" else None}
         return Row(run.name, "running" if job.running else "queued", **here)
     if record is not None:
-        reason = " | ".join([record["error"], *(record.get("log") or [])[-1:]])
+        reason = " | ".join([record["error"], *telling(record.get("log") or [])])
         return Row(run.name, "failed", node=record.get("host"), reason=reason, **facts)
     if progress and time.time() - progress["time"] < STALE:
         return Row(run.name, "running", **here)
     return Row(run.name, "stopped" if any(folder.glob("*.ckpt")) else "missing", **facts)
+
+
+def telling(log: Sequence[str]) -> list[str]:
+    """The last two lines of a log that are a program's own, not what SLURM and submitit say of its end; else the very last."""
+    own = [line for line in log if not ABOUT_JOBS.match(line)]
+    return own[-2:] or list(log[-1:])
 
 
 def _left(progress: Mapping[str, Any]) -> float | None:
@@ -151,10 +158,10 @@ class Watch:
                 queue = slurm.squeue(slurm.submissions(self.home, [run.name for run in unfinished]))
                 if queue is None:
                     self.note = "squeue is not installed here: the table is from files alone."
-                elif now - self.asked_sacct >= SACCT_EVERY:
+                self.queue = queue or {}  # known even where sacct then fails
+                if queue is not None and now - self.asked_sacct >= SACCT_EVERY:
                     self.asked_sacct = now
                     settle(unfinished, self.home, queue)
-                self.queue = queue or {}
             except UserError as error:
                 self.note = str(error)
         return rows(self.runs, self.home, self.queue)

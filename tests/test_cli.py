@@ -171,6 +171,20 @@ def test_a_killed_run_is_named_and_resumes(tmp_path: Path, data: Path) -> None:
     assert state_of(run_of("ip"), tmp_path, set()) == "done"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a process learns of its parent's end on Linux only")
+def test_a_killed_command_leaves_no_run_behind(tmp_path: Path, data: Path) -> None:
+    command = [sys.executable, SCRIPT, *SMOKE_FLAGS, "--only", "ip", "--home", str(tmp_path), "--data", str(data)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = folder_of(run_of("ip"), tmp_path)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (folder / "progress.json").exists():
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    with held(folder, wait=True):  # the run has ended, state saved
+        assert "the state is saved" in (folder / "log.txt").read_text() or (folder / "record.json").exists()
+
+
 @pytest.mark.parametrize(("facts", "state"), [({}, "done"), ({"error": "nan"}, "failed"), ({"error": "disk", "retry": True}, "missing")])
 def test_the_state_of_a_run_is_that_of_its_record(tmp_path: Path, facts: dict[str, object], state: str) -> None:
     one, folder = run_of("ip"), folder_of(run_of("ip"), tmp_path)

@@ -111,6 +111,19 @@ def test_functional_calls_other_ranks_and_transposed_convolutions_count() -> Non
     assert not [line for line in cost.uncounted if "Mixed" not in line]
 
 
+def test_frames_folded_into_the_batch_count_once_each() -> None:
+    class Frames(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.up = nn.Conv2d(3, 8, 3, padding=1), nn.ConvTranspose2d(8, 2, 2, stride=2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            b, c, t, h, w = x.shape
+            return self.up(self.conv(x.transpose(1, 2).reshape(b * t, c, h, w)))
+
+    assert [layer.flops for layer in csn.count(Frames(), (3, 8, 16, 16)).layers] == [8 * 8 * 3 * 9 * 256, 8 * 8 * 2 * 4 * 256]
+
+
 def test_what_cannot_be_counted_is_reported() -> None:
     class Product(nn.Module):
         def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -86,6 +87,13 @@ def test_sports1m(tmp_path: Path) -> None:
     (root / "original/test_partition.txt").unlink()
     (root / "sports1m_test.json").write_text(json.dumps([{"id": "ccc", "label487": [3, 1], "stitle": "x"}]))
     assert by_video(sets.load(VideoSet(kind="sports1m"), root, "test")) == {"ccc": (1, 3)}
+
+
+@pytest.mark.parametrize("content", [b"<html>not found</html>", gzip.compress(b"x" * 5000, mtime=0)[:30]], ids=["page", "half"])
+def test_a_list_that_was_not_downloaded_whole_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (sports_root(tmp_path) / "original/train_partition.txt.gz").write_bytes(content)
+    with pytest.raises(UserError, match=r"train_partition\.txt\.gz cannot be read \(.*\); perhaps it was not downloaded whole"):
+        sets.load(VideoSet(kind="sports1m"), tmp_path, "train")
 
 
 @pytest.mark.parametrize("line", ["https://www.youtube.com/watch?v=a 487", "https://www.youtube.com/a 1", "https://www.youtube.com/watch?v=a", "x y z"])

@@ -96,6 +96,14 @@ def test_the_classifier_stays_where_the_classes_are_the_same(file: Path) -> None
         assert torch.equal(net.head.fc.weight, held) == kept
 
 
+def test_a_run_of_no_steps_needs_the_classes_of_the_file(file: Path) -> None:
+    tested = replace(TUNE, epochs=1, warmup=0, clips_per_epoch=0)
+    start(csn.build(VARIANT, 3), file, tested, ("left", "right", "up"))
+    for classes, told in ((("a", "b"), "has 3 classes, the data set has 2"), (("up", "right", "left"), "of other names, the data set has 3")):
+        with pytest.raises(UserError, match=told):
+            start(csn.build(VARIANT, len(classes)), file, tested, classes)
+
+
 def test_another_network_or_other_statistics_are_refused(file: Path) -> None:
     with pytest.raises(UserError, match=r"`pretrained` \(=small\.safetensors\) is Variant.*'ip'.*the run's network .*'bottleneck-D'"):
         start(csn.build(replace(VARIANT, block="bottleneck-D"), 3), file, TUNE, ("a",))

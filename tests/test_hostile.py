@@ -82,6 +82,27 @@ def test_everything_else_in_a_pickle_is_refused_by_name() -> None:
         read_pickle(pickle.dumps(np.arange(6, dtype=np.float32), 2).replace(b"K\x06\x85", b"K\x07\x85"))
 
 
+def test_copies_of_one_text_are_refused() -> None:
+    text = b"X" + (10_000).to_bytes(4, "little") + b"a" * 10_000
+    once = b"\x80\x02]q\x00(c_codecs\nencode\nq\x01" + text + b"q\x02X\x06\x00\x00\x00latin1q\x03\x86R"
+    assert read_pickle(once + b"e.") == [b"a" * 10_000]
+    with pytest.raises(Refused, match="makes more bytes than it holds"):
+        read_pickle(once + b"h\x01h\x02h\x03\x86R" * 1000 + b"e.")
+
+
+def test_an_archive_whose_parts_overlap_is_refused() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a/data.pkl", bytes(5000))
+        for k in range(9):
+            again = zipfile.ZipInfo(f"a/data/{k}")
+            again.header_offset, again.file_size, again.compress_size, again.CRC = 0, 5000, 5000, 0
+            archive.filelist.append(again)
+            archive.NameToInfo[again.filename] = again
+    with pytest.raises(Refused, match="not one of torch"):
+        containers.checked_zip(buffer.getvalue())
+
+
 def test_damage_anywhere_in_a_pickle_is_a_refusal_or_data() -> None:
     whole = pickle.dumps({"blobs": {"a": np.arange(6, dtype=np.float32), "b": np.ones((2, 2))}}, 2)
     rng, seen = random.Random(0), collections.Counter[bool]()

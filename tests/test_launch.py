@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from csn import cluster, launch, snapshot
-from csn.execute import folder_of
+from csn.execute import folder_of, read_record
 from csn.files import held
 from csn.profiles import FOLDER, Profile, read_profile
 from csn.recipes import SMOKE
@@ -45,7 +48,7 @@ def record(run: Run, home: Path, **facts: object) -> None:
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.toml")))
 def test_every_profile_of_the_project_is_read(name: str) -> None:
     profile = read_profile(name)
-    assert profile.parameters()["srun_args"] == ["--kill-on-bad-exit=1"]
+    assert profile.parameters()["srun_args"] == ["--kill-on-bad-exit=1", f"--cpus-per-task={profile.cpus_per_task}"]
 
 
 def test_the_paper_profile_has_the_papers_gpus() -> None:
@@ -131,9 +134,10 @@ def test_missing_are_the_runs_without_a_standing_record_that_nobody_works_on(tmp
 
 
 def test_preview_prints_the_header_and_the_gpu_hours(repository: Path, tmp_path: Path) -> None:
-    record(RUNS[0], tmp_path, video_top1=1.0)
+    wide = [replace(run, recipe=replace(SMOKE, batch=64, micro_batch=1)) for run in RUNS]  # one micro-batch for every GPU
+    record(wide[0], tmp_path, video_top1=1.0)
     profile = replace(read_profile("paper"), partition="big", account="me", setup=("module load cuda",))
-    text = launch.preview(RUNS, tmp_path, profile, {run.name: 7200.0 for run in RUNS}, repository)
+    text = launch.preview(wide, tmp_path, profile, {run.name: 7200.0 for run in wide}, repository)
     for line in (
         "#SBATCH --partition=big",
         "#SBATCH --account=me",
@@ -146,15 +150,34 @@ def test_preview_prints_the_header_and_the_gpu_hours(repository: Path, tmp_path:
         "#SBATCH --requeue",
         "module load cuda",
         f"3 runs on 64 GPU each, about 6.0 GPU-hours, at most {3 * 48 * 64:.1f} GPU-hours before a requeue",
-        f"  left out, done: {RUNS[0].name}",
+        f"  left out, done: {wide[0].name}",
     ):
         assert line in text.splitlines()
     assert "--kill-on-bad-exit=1" in text and "--qos" not in text and "--dirty" not in text
     assert not (tmp_path / "submissions").exists() and not (tmp_path / "snapshots").exists()
-    assert "about 0.025 GPU-hours" in launch.preview(RUNS, tmp_path, profile, {run.name: 30.0 for run in RUNS}, repository)
+    assert "about 0.025 GPU-hours" in launch.preview(wide, tmp_path, profile, {run.name: 30.0 for run in wide}, repository)
     (repository / "csn" / "a.py").write_text("A = 2\n")
-    text = launch.preview(RUNS, tmp_path, profile, {}, repository)
+    text = launch.preview(wide, tmp_path, profile, {}, repository)
     assert "refuse it without --dirty" in text and "about" not in text
+
+
+def test_runs_that_the_tasks_cannot_share_are_refused_before_they_queue(repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"`tasks` \(=64, .*\) must divide the 4 micro-batches of a step of smoke-bottleneck-D"):
+        launch.preview(RUNS, tmp_path, read_profile("paper"), {}, repository)
+
+
+def test_what_a_person_can_mend_is_the_record_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "join", lambda device: (0, "cpu"))
+    job = launch.Job(RUNS[0], tmp_path, tmp_path / "data", replace(read_profile("local"), device="cpu"))
+    monkeypatch.setattr(launch, "execute", Mock(side_effect=UserError("no data in /data; make some.")))
+    before = signal.set_wakeup_fd(-1)
+    try:
+        with pytest.raises(UserError, match="make some"):
+            job()
+    finally:
+        os.close(signal.set_wakeup_fd(before))
+    found = read_record(RUNS[0], tmp_path)
+    assert found is not None and found["error"] == "no data in /data; make some." and found["retry"]
 
 
 def test_gpu_hours_follow_from_the_flops() -> None:

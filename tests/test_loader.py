@@ -10,9 +10,11 @@ import pytest
 import torch
 from made_sets import put
 from made_videos import write, write_folder
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import csn
+from csn import evaluate as evaluation
 from csn.data import Sample, Split, loader
 from csn.data.loader import Reader, TrainClips, load, normalise
 from csn.data.media import listing
@@ -90,6 +92,53 @@ def test_too_much_damage_is_an_error_before_training(tmp_path: Path) -> None:
     assert len(load(RECIPE, tmp_path, "test").samples) == 20
     with pytest.raises(UserError, match=r"absent/folder has no index of its videos; run `python -m csn.data scan --dataset folder --root"):
         load(RECIPE, tmp_path / "absent", "train")
+
+
+def test_videos_that_end_early_are_named(tmp_path: Path) -> None:
+    root = tmp_path / "folder"
+    for split in ("train", "test"):
+        content = write(root / split / "up" / "cut.mkv", 200, g="12").read_bytes()
+        (root / split / "up" / "cut.mkv").write_bytes(content[: len(content) // 2])
+    scan(root, listing(root))
+    train = load(replace(RECIPE, data=VideoSet(kind="folder", classes=1)), tmp_path, "train")
+    assert train.unreadable == () and train.cut == ("train/up/cut.mkv",)
+    assert "warning: train: cut short: train/up/cut.mkv" in train.told("train")
+
+
+def test_clip_by_clip_gives_the_views_of_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, options in {"a.mp4": {}, "b.avi": {"codec": "mpeg4", "bf": "2"}}.items():
+        write(tmp_path / name, 30, (40, 56), **options)
+    recipe, read = replace(RECIPE, test_clips=3), list[int]()
+
+    class Noting(Reader):
+        def frames(self, sample: Sample, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+            read.append(len(indices))
+            return super().frames(sample, indices)
+
+    views = loader.TestVideos(split_of(tmp_path), recipe, Noting())
+    whole = [views[i][0] for i in range(2)]
+    monkeypatch.setattr(loader, "MOST_BYTES", 4 * 40 * 56 * 3)
+    for i in range(2):
+        assert torch.equal(views[i][0], whole[i])
+    assert max(read[:2]) > 4 and read[2:] == [4] * 6
+
+
+def test_the_share_of_damage_is_that_of_the_whole_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process may meet all the damaged videos: 2 of its 20 are 2 of 40."""
+    for i in range(40):
+        put(tmp_path, f"{i:02d}.mp4")
+    good = write(tmp_path / "good.mp4", 12, (40, 40), preset="ultrafast").read_bytes()
+    (tmp_path / "good.mp4").unlink()
+    for i in range(40):
+        if i not in (0, 2):
+            (tmp_path / f"{i:02d}.mp4").write_bytes(good)
+    monkeypatch.setattr(evaluation, "gathered", lambda own, size: own)
+    net, split = Counting(), split_of(tmp_path)
+    scores = evaluate(net, split, RECIPE, Reader(), torch.device("cpu"), rank=0, size=2)
+    assert len(scores.videos) == 20 and scores.damaged == ("00.mp4", "02.mp4")
+    (tmp_path / "04.mp4").write_bytes(b"")
+    with pytest.raises(UserError, match="3 of 40 videos are damaged"):
+        evaluate(net, split, RECIPE, Reader(), torch.device("cpu"), rank=0, size=2)
 
 
 def test_long_lists_of_losses_are_told_short() -> None:

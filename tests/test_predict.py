@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from small_checkpoint import INPUT, NAMES, small_checkpoint
 import csn
 from csn.data.video import VideoError, read_frames
 from csn.data.views import crops, uniform
-from csn.predict import answers, main, protocol, videos_of
+from csn.predict import Answer, answers, main, protocol, videos_of
 from csn.spec import UserError
 
 
@@ -128,6 +130,23 @@ def test_progress_counts_views(checkpoint: Path, tmp_path: Path) -> None:
     found = list(answers(net, paths, protocol(net, clips=2, crops=3), torch.device("cpu"), lambda *now: ticks.append(now)))
     assert ticks == [(4, 18), (6, 18), (12, 18), (16, 18), (18, 18)]
     assert [answer.why for answer in found] == ["", "No such file or directory.", ""]
+
+
+@pytest.mark.parametrize("form", ["", "--csv", "--json"])
+def test_an_interruption_loses_no_answer(
+    form: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = [str(write(tmp_path / f"{name}.mp4")) for name in "ab"]
+
+    def one_only(*given: Any) -> Iterator[Answer]:
+        yield next(answers(*given))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("csn.predict.answers", one_only)
+    assert main([*videos, "--checkpoint", str(checkpoint), "--views", "1", "--statistics", "imagenet", *filter(None, [form])]) == 130
+    out, err = capsys.readouterr()
+    assert "a.mp4" in out and "b.mp4" not in out and "Interrupted after 1 videos; their answers are printed." in err
+    assert form != "--json" or len(json.loads(out)["videos"]) == 1
 
 
 @pytest.mark.skipif(not os.environ.get("CSN_TEST_CLIPS"), reason="CSN_TEST_CLIPS is not set")

@@ -19,6 +19,7 @@ from foreign import Foreign, python2_pickle
 
 import csn
 from csn.checkpoints import containers
+from csn.checkpoints.facts import metadata
 from csn.checkpoints.formats import STATISTICS, recognise
 from csn.checkpoints.network import WindowHead, load, write
 from csn.checkpoints.reading import read
@@ -191,6 +192,15 @@ def test_ours_carries_all_that_goes_with_a_network(tmp_path: Path) -> None:
     safetensors.torch.save_file(held, tmp_path / "bare.safetensors", {"csn": "{}"})
     with pytest.raises(UserError, match="its header is damaged or of another version"):
         load(tmp_path / "bare.safetensors")
+    told = json.loads(metadata(net.facts)["csn"])
+    for change in (
+        {"classes": ["a"]}, {"num_classes": "5"}, {"input": {**told["input"], "crop": "x"}}, {"input": {**told["input"], "frames": 0}},
+        {"input": {**told["input"], "std": [0.2, 0.2, 0]}}, {"input": {**told["input"], "mean": [0.2, 0.2]}}, {"input": {**told["input"], "short": 0}},
+        {"input": {**told["input"], "fps": -1}},
+    ):  # fmt: skip
+        safetensors.torch.save_file(held, tmp_path / "bare.safetensors", {"csn": json.dumps({**told, **change})})
+        with pytest.raises(UserError, match="its header is damaged or of another version"):
+            load(tmp_path / "bare.safetensors")
 
 
 def test_the_command_describes_and_converts(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
@@ -36,7 +37,7 @@ def test_the_rows_come_from_files_alone(
         "run": RUNS[0].name, "state": "done", "epoch": "2/2", "loss": 2.0, "accuracy": 12.5, "node": "n1",
         "elapsed": 61.0, "left": 0.0, "reason": None,
     }  # fmt: skip
-    assert (failed["state"], failed["reason"]) == ("failed", "out of memory | oom_kill")
+    assert (failed["state"], failed["reason"]) == ("failed", "out of memory | one | oom_kill")
     assert (running["state"], running["epoch"], running["accuracy"], running["node"]) == ("running", "1/2", 1.5, "n2")
     assert running["left"] == 5.0  # two steps in ten seconds, one step to go
     assert stopped["state"] == "stopped"
@@ -90,6 +91,20 @@ def test_a_silent_or_failing_squeue_is_told_and_the_files_still_show(
         assert note in err and "0 of 4 done" in out
         with pytest.raises(UserError, match=r"squeue (failed|did not answer)"):
             launch.missing(RUNS, tmp_path)
+
+
+def test_a_failing_sacct_leaves_the_queue_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "submissions" / "1" / "submission.json", {"runs": [run.name for run in RUNS], "job": "7"})
+    monkeypatch.setattr(slurm, "squeue", lambda some: {RUNS[1].name: slurm.Queued("7_1", "RUNNING", "n1", "None")})
+    monkeypatch.setattr(slurm, "sacct", Mock(side_effect=UserError("sacct failed (accounting is off); is the cluster up?")))
+    watch = status.Watch(RUNS, tmp_path)
+    assert [row.state for row in watch.rows()] == ["missing", "running", "missing", "missing"] and "accounting is off" in watch.note
+
+
+def test_the_lines_shown_of_a_log_are_those_of_the_program() -> None:
+    log = ["step 5", "RuntimeError: it broke", "srun: error: n1: task 0: Exited", "slurmstepd: error: *** STEP CANCELLED", "srun: error: Timed out"]
+    assert status.telling(log) == ["step 5", "RuntimeError: it broke"]
+    assert status.telling(log[2:]) == ["srun: error: Timed out"] and status.telling([]) == []
 
 
 def test_the_log_tail_is_the_last_lines_that_say_something(tmp_path: Path) -> None:

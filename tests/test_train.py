@@ -210,12 +210,13 @@ def test_a_full_disk_in_the_middle_of_a_run_loses_nothing(data: Path, small_disk
     assert "error" not in execute(run, small_disk, data)
 
 
-def start(run: Run, home: Path, data: Path) -> subprocess.Popen[bytes]:
+def start(run: Run, home: Path, data: Path, *more: str) -> subprocess.Popen[bytes]:
     folder = folder_of(run, home)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").write_text(json.dumps(run.to_dict()))
-    command = [sys.executable, "-m", "csn.execute", str(folder / "run.json"), "--home", str(home), "--data", str(data), "--checkpoint-every", "0"]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "csn.execute", str(folder / "run.json"), "--home", str(home), "--data", str(data), "--checkpoint-every", "0", *more]
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
 
 
 def test_ten_kills_at_random_moments_change_nothing(data: Path, tmp_path: Path) -> None:
@@ -252,15 +253,17 @@ def test_ten_kills_at_random_moments_change_nothing(data: Path, tmp_path: Path) 
         assert a[name] == b[name], name
 
 
-def test_a_signal_saves_and_says_so(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_signal_saves_and_says_so(data: Path, tmp_path: Path, workers: int) -> None:
+    """A signal to the whole group, as a cluster and a terminal send it: the processes that load are not disturbed."""
     run = replace(RUN, recipe=replace(SMOKE, epochs=200))
-    process = start(run, tmp_path, data)
+    process = start(run, tmp_path, data, "--workers", str(workers))
     progress = folder_of(run, tmp_path) / "progress.json"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (progress.exists() and json.loads(progress.read_text()).get("phase") == "train"):
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == STOPPED
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == STOPPED, (folder_of(run, tmp_path) / "log.txt").read_text()
     state, damaged = checkpoints.load(folder_of(run, tmp_path))
     assert state is not None and 0 < state["step"] < 400 and not damaged
 

@@ -83,7 +83,8 @@ def checked_zip(content: bytes) -> bytes:
     """content, a zip archive as torch writes them: nothing in it is compressed, so it cannot grow beyond the file."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED or member.file_size > len(content) for member in archive.infolist()):
+            members = archive.infolist()
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members) or sum(member.file_size for member in members) > len(content):
                 raise Refused("it is a compressed archive, not one of torch")
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         raise Refused("it is a damaged archive (perhaps not downloaded whole)") from None

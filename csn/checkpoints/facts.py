@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 from torch import nn
@@ -93,12 +94,30 @@ def metadata(facts: Facts, **more: Any) -> dict[str, str]:
     return {HEADER: json.dumps(told | more)}
 
 
+def checked(num_classes: Any, classes: Any, given: Mapping[str, Any]) -> None:
+    """Raise ValueError where a header's values are none that a network can have."""
+    whole = {"num_classes": num_classes, **{name: given[name] for name in ("frames", "stride", "crop")}}
+    if given["short"] is not None:
+        whole["short"] = given["short"]
+    for name, value in whole.items():
+        if type(value) is not int or value < (name != "num_classes"):
+            raise ValueError(f"{name} is {value!r}")
+    if not isinstance(classes, list) or len(classes) not in (0, num_classes) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"{num_classes} classes have {len(classes)} names")
+    numbers = [*given["mean"], *given["std"], *filter(lambda fps: fps is not None, [given.get("fps")])]
+    if len(given["mean"]) != 3 or len(given["std"]) != 3 or not all(isinstance(n, (int, float)) and isfinite(n) for n in numbers):
+        raise ValueError(f"mean, std, fps are {numbers}")
+    if min(numbers[3:]) <= 0:
+        raise ValueError(f"std, fps are {numbers[3:]}")
+
+
 def from_metadata(text: str, sha256: str) -> Facts:
     """The facts in a text that `metadata` wrote. Raises UserError."""
     try:
         told = json.loads(text)
         given = {**told["input"], **{name: tuple(told["input"][name]) for name in ("mean", "std")}}
         source = told["source"] and (told["source"]["format"], told["source"]["sha256"])
+        checked(told["num_classes"], told["classes"], given)
         return Facts(
             variant=Variant(**told["variant"]), num_classes=int(told["num_classes"]), classes=tuple(told["classes"]),
             input=Input(**given), eps=float(told["bn_eps"]), windows=bool(told["windows"]), sha256=sha256, source=source,

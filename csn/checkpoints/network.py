@@ -75,7 +75,8 @@ def facts_of(net: nn.Module) -> Facts:
 
 def start(net: ResNet3D, path: Path, recipe: Recipe, classes: Sequence[str]) -> str:
     """Fill net, as built for recipe, from a file, to fine-tune it: all but the classifier, and that too where its classes are
-    the same. Returns the file's SHA-256. Raises UserError where the network or the input statistics are others."""
+    the same. Returns the file's SHA-256. Raises UserError where the network or the input statistics are others, and where the
+    classes are, but there is no step to learn them in."""
     facts, state = read(path)
     if facts.variant != net.variant:
         raise UserError(f"`pretrained` (={path.name}) is {facts.variant}, the run's network {net.variant}; they must be equal.")
@@ -84,6 +85,9 @@ def start(net: ResNet3D, path: Path, recipe: Recipe, classes: Sequence[str]) -> 
         if max(abs(a - b) for a, b in zip(theirs, ours, strict=True)) > 1e-4:
             raise UserError(f"`{name}` (={ours}) of the recipe must be that of `pretrained` {path.name}: {theirs}.")
     same = facts.num_classes == len(classes) and facts.classes in ((), tuple(classes))
+    if not same and not recipe.clips_per_epoch:
+        theirs = f"{facts.num_classes} classes" if facts.num_classes != len(classes) else "the same number of classes, of other names"
+        raise UserError(f"`pretrained` (={path.name}) has {theirs}, the data set has {len(classes)}; a run of no steps tests it as it is: fine-tune it first.")
     kept = {name: tensor for name, tensor in state.items() if same or not name.startswith("head.")}
     net.load_state_dict({**net.state_dict(), **kept})
     set_eps(net, facts.eps)

@@ -60,6 +60,18 @@ class Array:
     content: NDArray[Any] | None = None
 
 
+@dataclass
+class Budget:
+    """Bytes that may still be made. A few instructions could otherwise make copies of one text without end."""
+
+    left: int
+
+    def take(self, number: int) -> None:
+        self.left -= number
+        if self.left < 0:
+            raise Refused("it makes more bytes than it holds")
+
+
 def read_pickle(content: bytes) -> Any:
     """What a pickle holds: dict, list, tuple, str, bytes, numbers, None and numpy arrays of numbers. Raises Refused.
 
@@ -67,13 +79,14 @@ def read_pickle(content: bytes) -> Any:
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
+    budget = Budget(2 * len(content))  # every byte of an array once as text decoded, once as the array
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes in texts that are none
             for opcode, argument, _ in pickletools.genops(io.BytesIO(content)):
                 if opcode.name == "STOP":
                     return plain(stack.pop())
-                step(opcode.name, argument, stack, memo)
+                step(opcode.name, argument, stack, memo, budget)
     except Refused:
         raise
     # what a damaged program does to a stack: too short, holding the wrong thing, ending in the middle
@@ -82,7 +95,7 @@ def read_pickle(content: bytes) -> Any:
     raise Refused("it is no whole pickle (it does not end)")
 
 
-def step(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
+def step(name: str, argument: Any, stack: list[Any], memo: dict[int, Any], budget: Budget) -> None:
     """One instruction."""
     if name in LITERALS:
         stack.append(argument)
@@ -101,10 +114,10 @@ def step(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> No
         stack.append(named(argument if name == "GLOBAL" else " ".join(last(stack, 2))))
     elif name == "REDUCE":
         arguments, function = stack.pop(), stack.pop()
-        stack.append(made(function, arguments))
+        stack.append(made(function, arguments, budget))
     elif name == "BUILD":
         state = stack.pop()
-        told(stack[-1], state)
+        told(stack[-1], state, budget)
     elif name == "INST":
         raise Refused(f"it holds {argument.replace(' ', '.')}")
     elif name not in ("PROTO", "FRAME"):
@@ -152,7 +165,7 @@ def named(name: str) -> Name:
     return Name(NAMES[name])
 
 
-def made(function: Any, arguments: Any) -> Any:
+def made(function: Any, arguments: Any, budget: Budget) -> Any:
     """What a "call" of one of the names stands for."""
     match function, arguments:
         case Name(kind="array"), (Name(kind="class"), *_):
@@ -162,6 +175,7 @@ def made(function: Any, arguments: Any) -> Any:
                 raise Refused(f"it holds an array of type {code[:20]!r}, not of numbers")
             return Typed(code)
         case Name(kind="encode"), (str(text), "latin1" | "latin-1"):
+            budget.take(len(text))
             return text.encode("latin-1")
         case Name(kind="bytes"), ():  # how protocol 2 writes b""
             return b""
@@ -172,12 +186,13 @@ def made(function: Any, arguments: Any) -> Any:
     raise Refused("it holds a call that makes no array")
 
 
-def told(thing: Any, state: Any) -> None:
+def told(thing: Any, state: Any, budget: Budget) -> None:
     """Give a type or an array in the making its state."""
     match thing, state:
         case Typed(), (3 | 4, str(order), None, None, None, *_) if order in ("<", ">", "|", "="):
             thing.order = order
         case Array(), (1, tuple(shape), Typed(code=code, order=order), fortran, (bytes() | str()) as data):
+            budget.take(len(data))
             raw = data.encode("latin-1") if isinstance(data, str) else data
             dtype = np.dtype(order + code)
             if not all(type(n) is int and n >= 0 for n in shape) or prod(shape) * dtype.itemsize != len(raw):

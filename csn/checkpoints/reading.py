@@ -17,7 +17,10 @@ from csn.checkpoints.formats import STATISTICS, Triple, recognise, skeleton
 from csn.data.media import lines
 from csn.spec import UserError
 
-NO_STATISTICS = "the file does not tell its input statistics: those of Kinetics are taken; MMAction2's networks from IG-65M have those of ImageNet"
+NO_STATISTICS = (
+    "the file does not tell its input statistics: those of Kinetics are taken; MMAction2's networks from IG-65M have those of ImageNet "
+    "(--statistics imagenet)"
+)
 
 
 def read(path: Path, statistics: str | None = None) -> tuple[Facts, dict[str, Tensor]]:

@@ -30,7 +30,7 @@ class Split:
     """The videos of one split, in a fixed order, with the class names in official order.
 
     missing: videos that the annotation names and the disk lacks. fingerprint: digest of what was found. unreadable: those of
-    the samples that a scan found damaged.
+    the samples that a scan found damaged. cut: those that end early or conceal damage, and are read as far as they go.
     """
 
     samples: tuple[Sample, ...]
@@ -38,6 +38,7 @@ class Split:
     missing: tuple[str, ...] = field(default=(), repr=False)
     fingerprint: str = ""
     unreadable: tuple[str, ...] = field(default=(), repr=False)
+    cut: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def empty(self) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ class Split:
     def told(self, name: str) -> list[str]:
         """What a run says at its start: the counts, and a line for each kind of loss with its first names."""
         told = [f"{name}: {len(self.samples)} videos of {len(self.classes)} classes, {len(self.missing)} missing, {len(self.unreadable)} damaged"]
-        for what, lost in (("missing", self.missing), ("damaged", self.unreadable), ("class without a video", self.empty)):
+        for what, lost in (("missing", self.missing), ("damaged", self.unreadable), ("cut short", self.cut), ("class without a video", self.empty)):
             if lost:
                 told.append(f"warning: {name}: {what}: {', '.join(lost[:5])}" + (f" and {len(lost) - 5} more" if len(lost) > 5 else ""))
         return told

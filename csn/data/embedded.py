@@ -104,8 +104,7 @@ class EmbeddedSet:
                 known[self.relative(*job)] = self.settle(spec, folder, job, seen)
             files = {name: known[name] for name in (self.relative(*job) for job in wanted)}
             text = json.dumps({"spec": asdict(spec), "fingerprint": fingerprint(files), "files": files}, indent=0)
-            (folder / ".manifest").write_text(text)
-            (folder / ".manifest").replace(folder / "manifest.json")
+            write_atomic(folder / "manifest.json", text.encode(), remedy="free space or give another --data folder")
         return folder
 
     def settle(self, spec: Embedded, folder: Path, job: tuple[str, int], seen: set[str]) -> tuple[int, str]:
@@ -133,6 +132,8 @@ class EmbeddedSet:
                 try:
                     shape = (len(names), spec.frames, spec.size, spec.size, 3)
                     array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+                    with part.open("r+b") as file:  # a full disk says so here, not by a signal when a page is written
+                        os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
                     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
                         for i, video in enumerate(pool.map(partial(read_whole, spec, folder), names, chunksize=32)):
                             array[i] = video

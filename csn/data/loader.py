@@ -7,6 +7,7 @@ A damaged video is replaced in training by the next one of the split, and named;
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -26,6 +27,7 @@ from csn.data.views import augment, crops, jittered, uniform
 from csn.spec import Embedded, Recipe, UserError
 
 MOST_DAMAGED = 0.05  # of a split; more than this is an error, before time is wasted
+MOST_BYTES = 2**28  # of whole frames that a test reads at once: 10 clips of 32 frames of 340 x 256, one of 1920 x 1080
 Batch = tuple[Tensor, Tensor, list[str]]  # uint8 (B, T, H, W, 3), labels (B,), names of videos found damaged
 
 
@@ -41,11 +43,12 @@ def load(recipe: Recipe, root: Path, split: str) -> Split:
     name = sets.SPLITS[recipe.data.kind][("train", "test").index(split)]
     index = scanned(folder, recipe.data.kind)
     found = sets.load(recipe.data, folder, name, list(index.entries))
-    damaged = {f"{folder}/{path}" for path, entry in index.entries.items() if entry.error}
-    unreadable = tuple(sample.video for sample in found.samples if str(sample.path) in damaged)
+    damaged = {f"{folder}/{path}": bool(entry.error) for path, entry in index.entries.items() if entry.error or (entry.plan and entry.plan.damage)}
+    wrong = [(sample.video, damaged[path]) for sample in found.samples if damaged and (path := str(sample.path)) in damaged]
+    unreadable, cut = (tuple(video for video, lost in wrong if lost is of) for of in (True, False))
     if len(unreadable) > MOST_DAMAGED * len(found.samples):
         raise UserError(too_many(len(unreadable), len(found.samples)))
-    return replace(found, unreadable=unreadable)
+    return replace(found, unreadable=unreadable, cut=cut)
 
 
 def scanned(folder: Path, kind: str) -> Index:
@@ -75,6 +78,13 @@ class Reader:
     def length(self, sample: Sample) -> int:
         """Frames of the video; raises VideoError."""
         return len(self.kept[sample.video]) if sample.video in self.kept else self.plans(sample.path).frames
+
+    def bytes(self, sample: Sample, frames: int) -> int:
+        """Of so many whole frames of the video; raises VideoError."""
+        if sample.video in self.kept:
+            return 0  # they are in memory as it is
+        plan = self.plans(sample.path)
+        return min(frames, plan.frames) * plan.height * plan.width * 3
 
     def rate(self, sample: Sample, fps: float | None) -> float:
         """Frames per second of the video over fps, 1 where fps is None; raises VideoError where the video has no frame rate."""
@@ -152,9 +162,13 @@ class TestVideos(Dataset[tuple[Tensor, int, bool]]):
             rate = self.reader.rate(sample, recipe.fps)
             indices = uniform(self.reader.length(sample), recipe.frames, recipe.stride, recipe.test_clips, rate)
             short = recipe.resize[0] if recipe.resize else None
-            used = np.unique(indices)
-            video = self.reader.frames(sample, used)
-            views = [crop for clip in indices for crop in crops(video[np.searchsorted(used, clip)], recipe.test_crop, short, recipe.test_crops)]
+            # all clips in one reading, unless whole frames of all of them would fill the memory of a worker
+            once = [np.unique(indices)] if self.reader.bytes(sample, indices.size) <= MOST_BYTES else [np.unique(clip) for clip in indices]
+            views, clips_each = [], len(indices) // len(once)
+            for k, used in enumerate(once):
+                video = self.reader.frames(sample, used)
+                for clip in indices[k * clips_each : (k + 1) * clips_each]:
+                    views += crops(video[np.searchsorted(used, clip)], recipe.test_crop, short, recipe.test_crops)
         except VideoError:
             side = recipe.test_crop
             return torch.zeros((0, recipe.frames, side, side, 3), dtype=torch.uint8), index, False
@@ -187,19 +201,25 @@ def keys(recipe: Recipe, step: int, rank: int, size: int) -> Iterator[list[tuple
             yield [(epoch, position) for position in range(start, start + recipe.micro_batch)]
 
 
+def undisturbed(worker: int) -> None:
+    """Loader processes leave signals to the process they serve: a cluster sends them to all, and a dead loader looks like a crash."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def train_batches(
     split: Split, recipe: Recipe, seed: int, step: int, reader: Reader, rank: int = 0, size: int = 1, workers: int = 0, pin: bool = False
 ) -> Iterator[Batch]:
     """The micro-batches from global step `step` on, read by `workers` processes (0: in this one)."""
     data = TrainClips(split, recipe, seed, reader)
-    loader = DataLoader(data, batch_sampler=keys(recipe, step, rank, size), num_workers=workers, collate_fn=collate, pin_memory=pin)
+    loader = DataLoader(data, batch_sampler=keys(recipe, step, rank, size), num_workers=workers, collate_fn=collate, pin_memory=pin, worker_init_fn=undisturbed)
     return iter(loader)
 
 
 def test_videos(split: Split, recipe: Recipe, reader: Reader, rank: int = 0, size: int = 1, workers: int = 0) -> Iterator[tuple[Tensor, int, bool]]:
     """The views of every size-th video from rank on: each video once, no padding."""
     indices = list(range(rank, len(split.samples), size))
-    return iter(DataLoader(TestVideos(split, recipe, reader), batch_size=None, sampler=indices, num_workers=workers))
+    return iter(DataLoader(TestVideos(split, recipe, reader), batch_size=None, sampler=indices, num_workers=workers, worker_init_fn=undisturbed))
 
 
 def normalise(clips: Tensor, recipe: Recipe) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -38,16 +39,19 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
 
 def read_partition(path: Path) -> Iterator[tuple[int, str, list[int]]]:
     """(line, id, labels) of "URL 168,169" lines, plain or gzip."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                url, labels = line.split()
-                yield number, youtube_id(url), [int(label) for label in labels.split(",")]
-            except (ValueError, KeyError):
-                raise UserError(f"{path}, line {number}: {line.strip()[:80]!r} is no URL with label numbers.") from None
+    try:
+        content = path.read_bytes()
+        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8").splitlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); perhaps it was not downloaded whole.") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            url, labels = line.split()
+            yield number, youtube_id(url), [int(label) for label in labels.split(",")]
+        except (ValueError, KeyError):
+            raise UserError(f"{path}, line {number}: {line.strip()[:80]!r} is no URL with label numbers.") from None
 
 
 def read_json(path: Path) -> Iterator[tuple[int, str, list[int]]]:
