@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import refused, run
+from made_videos import write
 from small_checkpoint import small_checkpoint
 from torch import nn
 
 import csn
 from csn.checkpoints.network import start
+from csn.collect import read_lines
 from csn.data.loader import load, reader_of
 from csn.data.moving_digits import CLASSES
 from csn.evaluate import score_checkpoint
@@ -119,3 +122,31 @@ def test_the_fields_have_rules() -> None:
         replace(SMOKE, freeze_bn=True)
     run = Run(variant=VARIANT, recipe=TUNE, seed=0)
     assert Run.from_dict(run.to_dict()) == run and run.name != Run(variant=VARIANT, recipe=SMOKE, seed=0).name
+
+
+def test_the_command_tunes_on_a_folder_of_classes(tmp_path: Path) -> None:
+    """From a file of three classes to a network of two, by the flags of the table scripts."""
+    data, home = tmp_path / "data", tmp_path / "home"
+    command = ("-m", "csn.finetune", "net.safetensors", "--kind", "folder", "--data", data, "--home", home)
+    more = ("--batch", "4", "--micro-batch", "2", "--epochs", "1", "--lr", "0.01", "--freeze-bn", "--no-mirror")
+    (data / "checkpoints").mkdir(parents=True)
+    assert "net.safetensors cannot be read" in refused(run(*command))
+    small_checkpoint(data / "checkpoints" / "net.safetensors")
+    assert "has no folder of a class; put the training videos into" in refused(run(*command))
+    for split in ("train", "test"):
+        for i in range(4):
+            write(data / "folder" / split / ("up", "down")[i % 2] / f"{i}.mp4", 12, (40, 56))
+    assert "run `python -m csn.data scan --dataset folder" in refused(run(*command))
+    assert run("-m", "csn.data", "scan", "--dataset", "folder", "--root", data / "folder").returncode == 0
+    assert "must be at least 1" in refused(run(*command, "--batch", "0"))
+    assert "The following arguments are required: --kind" in refused(run("-m", "csn.finetune", "net.safetensors", "--data", data))
+    plan = run(*command, *more, "--plan")
+    assert plan.returncode == 0 and "1 missing" in plan.stdout, plan.stderr
+    done = run(*command, *more, "--seeds", "1", "--jobs", "1")
+    assert done.returncode == 0, done.stderr
+    (line,) = read_lines(home / "results" / "paper" / "finetune_folder_net.csv")
+    assert (line["row"], line["seed"], line["n_videos"], line["epochs"]) == ("net", "1", "4", "1") and line["video_top1"]
+    net, before = csn.load(next(home.glob("runs/*/weights.safetensors"))), csn.load(data / "checkpoints" / "net.safetensors")
+    assert net.classes == ("down", "up") and net.input == replace(before.input, crop=32)
+    assert all(torch.equal(a, b) for a, b in zip(norms(net).values(), norms(before).values(), strict=True))
+    assert run(*command, *more, "--seeds", "1", "--submit", "--plan", "--profile", "local").returncode == 0
