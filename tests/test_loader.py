@@ -141,6 +141,19 @@ def test_the_share_of_damage_is_that_of_the_whole_split(tmp_path: Path, monkeypa
         evaluate(net, split, RECIPE, Reader(), torch.device("cpu"), rank=0, size=2)
 
 
+def test_the_index_of_a_shared_set_lies_beside_a_link_to_it(tmp_path: Path) -> None:
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    for split in ("train", "test"):
+        write(shared / split / "up" / "a.mp4", 12, (40, 40), preset="ultrafast")
+    own.mkdir()
+    (own / "folder").symlink_to(shared)
+    scan(own / "folder", listing(own / "folder"), own / "folder.csn_index.jsonl")
+    recipe = replace(RECIPE, data=VideoSet(kind="folder", classes=1))
+    splits = load(recipe, own, "train"), load(recipe, own, "test")
+    assert [len(split.samples) for split in splits] == [1, 1] and not list(shared.rglob("*.jsonl"))
+    assert loader.TestVideos(splits[1], recipe, loader.reader_of(recipe, own, splits))[0][2]
+
+
 def test_long_lists_of_losses_are_told_short() -> None:
     split = Split((Sample(Path("a"), (0,), "a"),), ("x",), tuple(map(str, range(9))))
     assert split.told("test") == ["test: 1 videos of 1 classes, 9 missing, 0 damaged", "warning: test: missing: 0, 1, 2, 3, 4 and 4 more"]

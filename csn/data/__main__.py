@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     command = top.add_subparsers(dest="command", required=True).add_parser("scan", help="check every video of a data set")
     command.add_argument("--dataset", required=True, choices=get_args(VideoKind))
     command.add_argument("--root", required=True, type=Path, help="the folder that holds its videos and annotation files")
-    command.add_argument("--index", type=Path, help="index file (default: csn_index.jsonl in the root)")
+    command.add_argument("--index", type=Path, help="index file (default: csn_index.jsonl in the root; ROOT.csn_index.jsonl beside it is found too)")
     command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     command.add_argument("--seconds", type=float, default=60.0, help="time limit for one video (default: 60)")
     command.add_argument("--quick", action="store_true", help="list the packets of H.264 files only; finds no damage inside")

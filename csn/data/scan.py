@@ -70,8 +70,12 @@ class Index:
 
 
 def index_file(root: Path) -> Path:
-    """Where a scan of root leaves its index unless told otherwise."""
-    return root / "csn_index.jsonl"
+    """Where a scan of root leaves its index, and training looks for it: in root, or beside it where there is one and none in root.
+
+    Beside is for a read-only set that many people share: a link to it in a data folder of one's own, the index next to the link.
+    """
+    within, beside = root / "csn_index.jsonl", root.parent / f"{root.name}.csn_index.jsonl"
+    return beside if beside.exists() and not within.exists() else within
 
 
 def read_index(root: Path, file: Path | None = None) -> Index:
@@ -117,7 +121,7 @@ def scan(
         except Held:
             raise UserError(f"Another scan is writing {file}; wait for it or give another --index.") from None
         except OSError as error:
-            raise UserError(f"Cannot write the index {file} ({error.strerror}); give another place with --index.") from None
+            raise UserError(f"Cannot write the index {file} ({error.strerror}); give another place with --index: training reads ROOT.csn_index.jsonl beside the root, or beside a link to it.") from None
         _mend(file)
         entries, wanted = read_index(root, file).entries, list(paths)
         todo = [path for path in wanted if not _unchanged(root, path, entries.get(path))]
