@@ -121,7 +121,8 @@ def scan(
         except Held:
             raise UserError(f"Another scan is writing {file}; wait for it or give another --index.") from None
         except OSError as error:
-            raise UserError(f"Cannot write the index {file} ({error.strerror}); give another place with --index: training reads ROOT.csn_index.jsonl beside the root, or beside a link to it.") from None
+            where = "give another place with --index: training reads ROOT.csn_index.jsonl beside the root, or beside a link to it"
+            raise UserError(f"Cannot write the index {file} ({error.strerror}); {where}.") from None
         _mend(file)
         entries, wanted = read_index(root, file).entries, list(paths)
         todo = [path for path in wanted if not _unchanged(root, path, entries.get(path))]
