@@ -53,10 +53,10 @@ def put(sheet: Sheet, console: Console) -> None:
 
 
 def cell(found: Interval, digits: int = 1) -> str:
-    """"83.1 ±1.2" (mean and half the 95 % interval), "83.1" for one seed, "" for none."""
+    """"83.1 ±1.2" (mean and half the 95 % interval), "83.1 ±121" beyond 100, "83.1" for one seed, "" for none."""
     if not isfinite(found.mean):
         return ""
-    return f"{found.mean:.{digits}f}" + (f" ±{found.half:.{digits}f}" if isfinite(found.half) else "")
+    return f"{found.mean:.{digits}f}" + (f" ±{found.half:.{digits if found.half < 99.95 else 0}f}" if isfinite(found.half) else "")
 
 
 def mean(found: Interval) -> str:

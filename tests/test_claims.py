@@ -18,7 +18,7 @@ from csn.collect import csv_path, read, write_lines
 from csn.metrics import interval
 from csn.provenance import REPOSITORY
 from csn.recipes import SMALL
-from csn.show import accuracies
+from csn.show import accuracies, cell
 from csn.table import Table, every_table, runs_of, table_of
 
 CLAIM = Claim(text="a is above b", source="made up", tests=(Order(("a", "b")),))
@@ -177,3 +177,10 @@ def test_the_committed_ledger_is_that_of_the_committed_results(tmp_path: Path) -
     assert main(["--home", str(tmp_path)]) == 0
     written = [path.relative_to(tmp_path) for path in [*tmp_path.glob("results/*/claims.csv"), tmp_path / "results" / "claims.md"]]
     assert all((REPOSITORY / path).read_bytes() == (tmp_path / path).read_bytes() for path in written), "run python -m csn.claims"
+
+
+def test_a_cell_is_never_wider_than_its_column() -> None:
+    assert [cell(interval(values)) for values in ([], [83.06], [83.0, 83.2, 83.1], [5.0, 44.0], [0.0, 20.0])] == [
+        "", "83.1", "83.1 ±0.2", "24.5 ±248", "10.0 ±127",
+    ]  # fmt: skip
+    assert cell(interval([20.0, 35.7])) == "27.9 ±99.7"
