@@ -32,6 +32,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from csn.collect import collect
 from csn.cost import count
+from csn.exchange import strided_as
 from csn.execute import folder_of
 from csn.memory import keep_memory
 from csn.recipes import SMOKE
@@ -68,7 +69,10 @@ def stepper(block: str, work: Work, device: str) -> tuple[Callable[[], None], in
     """A function that does one training step, and the multiply-adds of one clip."""
     net: nn.Module = build(Variant(block=block, depth=work.depth, width=work.width), 400, work.frames).to(device, memory_format=torch.channels_last_3d)  # type: ignore[arg-type]
     flops = count(net, (3, work.frames, work.crop, work.crop)).flops
-    net = nn.parallel.DistributedDataParallel(net) if dist.is_initialized() and dist.get_world_size() > 1 else net
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        for weight in net.parameters():
+            weight.register_hook(strided_as(weight))  # as csn.train
+        net = nn.parallel.DistributedDataParallel(net)
     sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, fused=True)
     clips = torch.randn(work.batch, 3, work.frames, work.crop, work.crop, device=device).contiguous(memory_format=torch.channels_last_3d)
     labels = torch.randint(400, (work.batch,), device=device)
@@ -202,7 +206,7 @@ def main() -> None:
     parser.add_argument("--axes", nargs="+", choices=[*AXES, "processes"], default=[*AXES, "processes"])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--runs", type=int, nargs="+", default=[10, 100, 1000, 10_000, 100_000])
     parser.add_argument("--name", default="scaling", help="of the CSVs and the figure")
     args = parser.parse_args()

@@ -120,8 +120,11 @@ def dfdc_part(folder: Path, reals: int) -> None:
 # The same with media that can be decoded
 
 
-def real(kind: str, root: Path) -> Path:
-    """A root of the set with a few videos in both splits; every empty media file of its builder becomes a real one."""
+def real(kind: str, root: Path, clips: Path | None = None) -> Path:
+    """A root of the set with a few videos in both splits; every empty media file of its builder becomes a real one.
+
+    clips: a folder of real films (see CLIPS) to take instead of generated ones, where it has the container.
+    """
     root.mkdir(parents=True)
     match kind:
         case "kinetics400":
@@ -159,18 +162,29 @@ def real(kind: str, root: Path) -> Path:
                 dfdc_part(root / f"dfdc_train_part_{part}", 2)
         case _:
             raise ValueError(kind)
-    for path in root.rglob("*"):
-        if path.is_file() and path.stat().st_size == 0:
-            fill(path)
+    empty = sorted(path for path in root.rglob("*") if path.is_file() and path.stat().st_size == 0)
+    for k, path in enumerate(empty):
+        fill(path, k, clips)
     return root
 
 
 CODECS = {".avi": "mpeg4", ".webm": "libvpx", ".flv": "flv", ".mkv": "libx264", ".mp4": "libx264"}
+CLIPS = {  # real films, and real footage in the codecs and sizes of the sets; none in FLV
+    ".avi": ("real/v_ApplyEyeMakeup_g01_c01.avi", "derived/mpeg4_nobframes_320x240.avi", "derived/h264_bframes_g12.avi", "derived/mjpeg_320x240.avi"),
+    ".webm": ("derived/vp9_240p_12fps.webm", "derived/seven_frames.webm", "real/big_buck_bunny_432_433.webm"),
+    ".mkv": ("real/flipping_a_pancake.mkv", "real/asl_again.mkv"),
+    ".mp4": ("real/arm_wrestling_demo.mp4", "real/pool_part_0.mp4", "derived/vfr_320x240.mp4", "derived/h264_opengop_g12.mp4", "derived/one_frame.mp4"),
+}  # fmt: skip
 
 
-def fill(path: Path) -> None:
-    """Make a file a real video of 6 frames, or a real picture, by its ending."""
-    if path.suffix == ".jpg":
-        picture_file(path, int(path.stem.rpartition("_")[2]))
+def fill(path: Path, k: int, clips: Path | None) -> None:
+    """Make a file a video of 6 frames or a picture, by its ending; or the k-th of the real ones, over and over."""
+    suffix = path.suffix.lower()
+    if clips is not None and suffix in CLIPS:
+        path.unlink()
+        path.symlink_to(clips / CLIPS[suffix][k % len(CLIPS[suffix])])
+    elif suffix == ".jpg":
+        frame = int(path.stem.rpartition("_")[2])
+        picture_file(path, frame) if clips is None else path.write_bytes((clips / f"frames_ssv1_like/{k % 3 + 1}/{frame:05d}.jpg").read_bytes())
     else:
-        write(path, 6, (40, 56), codec=CODECS[path.suffix.lower()])
+        write(path, 6, (40, 56), codec=CODECS[suffix])

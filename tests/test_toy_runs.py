@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -38,12 +39,23 @@ def scanned(kind: str, root: Path) -> int:
     return main(["scan", "--dataset", kind, "--root", str(root), "--workers", "1"])
 
 
+CLIPS = os.environ.get("CSN_TEST_CLIPS")
+MEDIA = [None, pytest.param(CLIPS and Path(CLIPS), marks=pytest.mark.skipif(CLIPS is None, reason="CSN_TEST_CLIPS names no folder of clips"))]
+
+
+@pytest.mark.parametrize("clips", MEDIA, ids=["generated", "clips"])
 @pytest.mark.parametrize("kind", CLASSES)
-def test_from_files_to_a_csv_line(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_files_to_a_csv_line(kind: str, clips: Path | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """TINY twins of the paper's recipes; n_videos, missing videos and metrics are those of the fixture."""
     recipe = RECIPES[kind]
     assert recipe.data.kind == kind
-    assert scanned(kind, real(kind, tmp_path / kind)) == 0
+    root = real(kind, tmp_path / kind, clips)
+    assert scanned(kind, root) == 0
+    if clips:
+        known = json.loads((clips / "expected.json").read_text())
+        counts = {name: entry.plan.frames for name, entry in read_index(root).entries.items() if entry.plan and (root / name).is_symlink()}
+        assert counts == {name: known[str((root / name).readlink().relative_to(clips))]["frames_ffmpeg"] for name in counts}
+        assert bool(counts) == (kind != "something-v1")  # that one is folders of pictures
     run = Run(variant=replace(VARIANT, width=4, pool1=False), recipe=recipe, seed=0)
     record = execute(run, tmp_path, tmp_path)
     assert "error" not in record, record
