@@ -1,4 +1,4 @@
-"""Table 5: benchmarks. What is published of CSN-152 on Kinetics-400, Sports-1M, Something-Something V1, UCF101 and DFDC.
+"""Table 5: benchmarks. What is published of CSN-152 on Kinetics-400, Sports-1M, Something-Something V1, UCF101, HMDB51 and DFDC.
 
 Each row names data set, pre-training, test protocol and its cost, the published numbers with their sources, and our number
 where the row was run: by training, or by testing a published checkpoint (a run of no training steps).
@@ -8,7 +8,7 @@ where the row was run: by training, or by testing a published checkpoint (a run 
 
 Sources. zoo: the authors' model zoo (VMZ, c2/tutorials/model_zoo.md), whose file names are used here; log: their published test
 log (c2/tutorials/test.md); mmaction2: its ported weights (configs/recognition/csn/README.md); quoted: by later papers; list: a
-benchmark listing that does not name the network. Sports-1M: no number with a readable source was found.
+benchmark listing that does not name the network. Sports-1M and HMDB51: no number with a readable source was found.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from csn.cli import main
-from csn.recipes import DFDC, PAPER_32, PAPER_32_FT, SOMETHING_V1, SPORTS1M, UCF101_FT
+from csn.recipes import DFDC, HMDB51_FT, PAPER_32, PAPER_32_FT, SOMETHING_V1, SPORTS1M, UCF101_FT
 from csn.spec import Block, Recipe, Variant
 from csn.table import Quoted, Row, Table
 
@@ -56,6 +56,7 @@ TABLE = Table(
         row("sports1m", "ip", SPORTS1M, ""),
         row("something-v1", "ip", SOMETHING_V1, "unknown; here none", (49.3, "list")),
         row("ucf101", "ip", UCF101_FT, "unknown; here Sports-1M, K400", (94.708, "list")),
+        row("hmdb51", "ip", HMDB51_FT, "Sports-1M, K400"),
         row("dfdc", "ip", DFDC, "unknown; here Sports-1M, K400", (68.1, "list")),
     ),
     note="All rows: CSN-152. Where the source does not name the network (list), ip-CSN-152 stands for it. IG-65M itself is not public: its rows "

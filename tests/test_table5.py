@@ -33,7 +33,7 @@ def test_every_row_tells_its_protocol_its_cost_and_what_is_published() -> None:
     assert told["ip-scratch"]["GMACs"] == "108.8" and told["sports1m"]["GMACs"] == "83.3"
     values = {one.value for row in ROWS for one in row.published}
     assert {77.8, 79.2, 82.5, 82.6, 49.3, 94.708, 68.1} <= values
-    assert {row.under(PAPER).data.kind for row in ROWS} == {"kinetics400", "sports1m", "something-v1", "ucf101", "dfdc"}
+    assert {row.under(PAPER).data.kind for row in ROWS} == {"kinetics400", "sports1m", "something-v1", "ucf101", "hmdb51", "dfdc"}
     assert all(one.source and not one.recalled for row in ROWS for one in row.published)
 
 
@@ -43,7 +43,7 @@ def test_the_plan_tells_what_each_row_needs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "ucf101 (there): ucf101" in done.stdout and "dfdc (missing): dfdc" in done.stdout
     assert "checkpoints/irCSN_152_ft_kinetics_from_ig65m_f126851907.pkl (missing): ir-ig65m" in done.stdout
-    assert "GPU-hours for what is missing" in done.stdout and "12 missing" in done.stdout
+    assert "GPU-hours for what is missing" in done.stdout and "13 missing" in done.stdout
     small = run("experiments/table5_benchmarks.py", "--plan", "--scale", "small", "--home", tmp_path, COLUMNS="160")
     assert small.returncode == 0 and "depth 152 is too deep for scale small" in " ".join(small.stdout.split()) and "0 runs" in small.stdout
 
