@@ -109,6 +109,15 @@ def initialize(net: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def start_as_shortcuts(net: nn.Module) -> None:
+    """Set gamma of the last batch norm of every residual branch to 0: each block begins as its shortcut (arXiv 1706.02677, section 5.1)."""
+    for module in net.modules():
+        if isinstance(module, Residual):
+            last = module.body[-1]
+            assert isinstance(last, ConvBN)
+            nn.init.zeros_(last.bn.weight)
+
+
 def build(variant: Variant, num_classes: int, frames: int = 8) -> ResNet3D:
     """The network of variant with num_classes outputs, for clips of `frames` frames, freshly initialised.
 

@@ -118,14 +118,15 @@ class MovingDigits:
 
 @dataclass(frozen=True, kw_only=True)
 class Photos:
-    """The second built-in set: camera motions over free photographs, 10 photographs x 8 motions = 80 classes.
+    """The second built-in set: 8 camera motions over 10 free photographs.
 
-    train, test: videos of each split. size: frame side, pixels. frames: frames per video. noise: standard
+    train, test: videos of each split. classes: 80, photograph x motion, or 8, motion alone. size: frame side, pixels. frames: frames per video. noise: standard
     deviation of the per-frame noise, of 255. seed: of the drawing.
     """
 
     train: int
     test: int
+    classes: int = 80
     size: int = 40
     frames: int = 20
     noise: int = 4
@@ -136,13 +137,10 @@ class Photos:
         for name in ("train", "test"):
             value = getattr(self, name)
             require(value >= 80 and value % 80 == 0, name, value, "must be a multiple of 80 (10 photographs x 8 motions)")
+        require(self.classes in (8, 80), "classes", self.classes, "must be 8 (motions) or 80 (photographs x motions)")
         require(self.size % 8 == 0 and self.size >= 32, "size", self.size, "must be a multiple of 8, at least 32")
         # A longer film would leave the part of the photograph that its split may show.
         require(2 <= self.frames <= 20, "frames", self.frames, "must be 2 to 20")
-
-    @property
-    def classes(self) -> int:
-        return 80
 
 
 Embedded = MovingDigits | Photos  # sets that this package draws itself; the others lie on disk as a person put them there
@@ -191,6 +189,7 @@ class Recipe:
     fps: frames per second at which every video is seen, by taking nearer or farther frames; None takes the frames as they are.
     pretrained: a file below DATA/checkpoints/ that training begins from, "" for none: the same network, with the classifier where
     its classes are the same, a fresh one otherwise. freeze_bn: batch norm keeps the file's statistics, gamma and beta.
+    zero_gamma: the last batch norm of every residual branch starts at gamma 0, so that deep networks learn from the first steps.
     compile: train through torch.compile, which fuses batch norm, ReLU and addition; rounding differs, so results are not mixed.
     """
 
@@ -222,6 +221,7 @@ class Recipe:
     fps: float | None = None
     pretrained: str = ""
     freeze_bn: bool = False
+    zero_gamma: bool = False
     compile: bool = False
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ from csn.data import Split
 from csn.data.loader import MOST_DAMAGED, Reader, normalise, too_many, train_batches
 from csn.exchange import Exchange, reduced, strided_as
 from csn.memory import keep_memory
-from csn.resnet3d import build
+from csn.resnet3d import build, start_as_shortcuts
 from csn.spec import Recipe, Run, UserError, require
 
 
@@ -124,6 +124,8 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
         keep_memory()
     torch.manual_seed(run.seed)
     net = build(run.variant, len(split.classes), recipe.frames)
+    if recipe.zero_gamma:
+        start_as_shortcuts(net)
     sha256 = start(net, pretrained, recipe, split.classes) if pretrained else ""
     net = net.to(device).to(memory_format=torch.channels_last_3d).train()
     if recipe.freeze_bn:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import csn
-from csn.resnet3d import strides
+from csn.blocks import Residual
+from csn.resnet3d import start_as_shortcuts, strides
 from csn.spec import BLOCKS, SIMPLE_DEPTHS, STAGES, UserError
 
 NETWORKS = [
@@ -90,6 +91,16 @@ def test_groups_that_do_not_divide_become_the_greatest_common_divisor() -> None:
     assert body[1].conv.weight.shape == (16, 1, 3, 3, 3)
     grouped = csn.build(csn.Variant(block="simple-G", depth=18, width=8, groups=4), 3).stages[1][0].body
     assert [box.conv.groups for box in grouped] == [4, 4]
+
+
+def test_blocks_may_start_as_their_shortcuts() -> None:
+    net = csn.build(variant("ip", 50), 5, 8)
+    start_as_shortcuts(net)
+    for block in (m for m in net.modules() if isinstance(m, Residual)):
+        x = torch.randn(2, block.body[0].conv.weight.shape[1], 4, 6, 6)
+        assert torch.equal(block(x), block.shortcut(x).relu())
+    gammas = [m.weight.unique().tolist() for m in net.modules() if isinstance(m, nn.BatchNorm3d)]
+    assert gammas.count([0.0]) == 16 and gammas.count([1.0]) == len(gammas) - 16
 
 
 def test_the_dense_head_is_the_head_at_every_window() -> None:

@@ -14,13 +14,14 @@ from scipy.ndimage import affine_transform
 from csn.data import photos
 from csn.data.embedded import SPLITS, read_manifest
 from csn.data.loader import load
-from csn.data.photos import MOTIONS, PHOTOS, SET, draw, picture, shoot, tiles
+from csn.data.photos import MOTIONS, PHOTOS, SETS, draw, picture, shoot, tiles
 from csn.data.video import probe, read_frames
 from csn.execute import execute
 from csn.recipes import PHOTO, SMALL, SMOKE
 from csn.spec import Photos, Run, UserError, Variant
 
 SPEC = Photos(train=80, test=80, frames=10)
+SET = SETS[SPEC.classes]
 QUIET = Photos(train=80, test=80, frames=7, noise=0)
 
 
@@ -48,6 +49,15 @@ def test_classes_are_balanced_and_named(folder: Path) -> None:
     assert len(split.classes) == SPEC.classes == 80
     assert split.classes[:2] == ("astronaut left", "astronaut right") and split.classes[-1] == "pagoda back"
     assert split.samples[12].path.parent.name == "brick-clockwise"
+
+
+def test_a_class_may_be_a_motion_alone(folder: Path) -> None:
+    """The same films under eight labels."""
+    spec = replace(SPEC, classes=8)
+    split = load(replace(SMOKE, data=spec), folder.parent, "test")
+    assert split.classes == MOTIONS and [sample.labels[0] for sample in split.samples] == 10 * list(range(8))
+    assert split.samples[12].path.parent.name == "clockwise"
+    assert split.samples[12].path.read_bytes() == (folder / SET.relative("test", 12)).read_bytes()
 
 
 def test_every_photograph_is_there_and_named_with_its_licence() -> None:
@@ -165,6 +175,7 @@ def test_a_half_made_set_is_completed_with_the_same_files(folder: Path) -> None:
     ("fields", "sentence"),
     [
         ({"train": 100}, r"`train` \(=100\) must be a multiple of 80"),
+        ({"classes": 10}, r"`classes` \(=10\) must be 8 \(motions\) or 80"),
         ({"size": 44}, r"`size` \(=44\) must be a multiple of 8"),
         ({"frames": 21}, r"`frames` \(=21\) must be 2 to 20"),
     ],

@@ -20,6 +20,7 @@ import torch
 
 import csn
 from csn import checkpoints
+from csn.blocks import Residual
 from csn.data.loader import Reader, TrainClips, keys, load, normalise, reader_of
 from csn.evaluate import evaluate
 from csn.execute import STOPPED, execute, folder_of, read_record
@@ -108,6 +109,16 @@ def test_bf16_trains_close_to_fp32(data: Path, tmp_path: Path) -> None:
         (tmp_path / precision).mkdir()
         losses.append(train(run, splits[0], reader, tmp_path / precision, Place()).history[0]["loss"])
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_a_recipe_may_start_blocks_as_their_shortcuts(zero: bool, data: Path, tmp_path: Path) -> None:
+    """After steps of no size gamma is where it began."""
+    recipe = replace(SMOKE, zero_gamma=zero, epochs=1, warmup=0, lr=1e-12)
+    split = load(recipe, data, "train")
+    net = train(replace(RUN, recipe=recipe), split, reader_of(recipe, data, (split, split)), tmp_path, Place()).net
+    gammas = [module.body[-1].bn.weight.mean().item() for module in net.modules() if isinstance(module, Residual)]
+    assert gammas == pytest.approx(8 * [0.0 if zero else 1.0], abs=1e-6)
 
 
 def test_the_final_test_does_not_depend_on_views_per_batch(data: Path) -> None:

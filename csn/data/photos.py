@@ -1,7 +1,7 @@
-"""Photos: one of 8 camera motions over one of 10 photographs, as real H.264 files. 80 classes.
+"""Photos: one of 8 camera motions over one of 10 photographs, as real H.264 files. 8 or 80 classes.
 
-A class is photograph x motion, as in MovingDigits a digit x motion, but the pictures have the statistics of natural
-images: edges, textures and large smooth parts at every scale. Each photograph is cut into 3 x 3 tiles; the three of one
+A class is a motion, whatever is filmed, or photograph x motion, as in MovingDigits a digit x motion; but the pictures have
+the statistics of natural images: edges, textures and large smooth parts at every scale. Each photograph is cut into 3 x 3 tiles; the three of one
 diagonal are for test, the other six for train, and a guard band around every tile belongs to neither. A video shows one
 window inside one tile, so train and test share no pixel. It is grey with a random level, gain and tint: colour and brightness tell nothing.
 Directions are those of the camera: "left" moves the picture to the right, "clockwise" turns it anticlockwise, "forward" enlarges it.
@@ -142,7 +142,7 @@ def shoot(spec: Photos, split: str, index: int, rng: np.random.Generator) -> Sho
 
 
 def draw(spec: Photos, split: str, index: int) -> NDArray[np.uint8]:
-    """Video `index` of a split: (frames, size, size, 3). Its class is index modulo 80."""
+    """Video `index` of a split: (frames, size, size, 3). Its class is index modulo 80, or modulo 8 where a class is a motion."""
     rng = np.random.default_rng([spec.seed, SPLITS.index(split), index])
     shot = shoot(spec, split, index, rng)
     n, size, fine = spec.frames, spec.size, 2 * spec.size  # four samples a pixel, against aliasing
@@ -158,4 +158,4 @@ def draw(spec: Photos, split: str, index: int) -> NDArray[np.uint8]:
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
 
-SET = EmbeddedSet(CLASSES, draw)
+SETS = {8: EmbeddedSet(MOTIONS, draw), 80: EmbeddedSet(CLASSES, draw)}  # by number of classes; the same films
