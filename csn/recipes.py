@@ -50,14 +50,20 @@ SMALL = Recipe(
     test_crop=32,
 )
 
-# The same to pictures with the statistics of natural images: as many classes, videos, frames and steps, so that only the pictures differ.
-# What was tried for the baselines, seed 0, training / test video@1: bottleneck 59.6 / 31.5 % and bottleneck-50 21.0 / 7.2 % as below; bottleneck-50
-# with lr 0.04 9.9 / 4.2, with lr 0.01 14.0 / 6.5, with batch 16 7.9 / 4.1; in 12 epochs 26.0 / 9.5, with lr 0.01 29.6 / 7.9, with a warm-up of 3 of
-# them 16.5 / 5.8; from 800 videos in as many steps 43.0 / 7.9 (bottleneck 64.5 / 9.6). Twice the time does not bring the 16-block baseline to its plateau.
+# Camera motions over photographs, from few videos: a baseline that fits all of them and still errs on new ones. Chosen by the fit of the
+# baselines bottleneck-50 and simple-34 at seed 0, never by a verdict; training / test video@1. With 80 classes, photograph x motion, no
+# baseline reached its plateau: recipe of SMALL, 2400 videos, bottleneck 59.6 / 31.5 %, bottleneck-50 21.0 / 7.2 %; lr 0.04 9.9 / 4.2; lr 0.01
+# 14.0 / 6.5; batch 16 7.9 / 4.1; in 12 epochs 26.0 / 9.5; from 800 videos in as many steps 43.0 / 7.9; zero_gamma, lr 0.05, warm-up 1: 20 %
+# while training in epoch 5, stopped. With 8, the motion alone, bottleneck-50: recipe of SMALL 92.4 / 87.8; from here on lr 0.05, warm-up 1:
+# 640 videos 96.4 / 87.0; with zero_gamma 2400 videos 99.5 / 96.6, 320 videos 100 / 93.3; and with noise 20 160 videos 100 / 82.8, 80 videos (4
+# epochs) 100 / 46.6. simple-34, 160 videos, noise 20, 4 epochs: 100 / 81.8. Taken: 160 videos and noise 20, the test far from 12.5 and from 100.
 PHOTO = replace(
     SMALL,
     scale="photo",
-    data=Photos(train=2400, test=800, size=40, frames=20),  # ours
+    data=Photos(train=160, test=800, classes=8, size=40, frames=20, noise=20),  # ours, see above
+    zero_gamma=True,  # ours: without it 16 blocks need half of the steps to begin to learn
+    warmup=1,  # ours
+    lr=0.05,  # ours
 )
 
 # UCF101 is small enough for one GPU and a day. Networks from scratch overfit it (finding B of the paper): an independent run without any

@@ -185,10 +185,10 @@ def test_a_wrong_value_is_refused(fields: dict, sentence: str) -> None:
         replace(SPEC, **fields)
 
 
-def test_the_scale_differs_from_small_in_its_pictures_only() -> None:
-    assert replace(PHOTO, scale="small", data=SMALL.data) == SMALL
+def test_the_scale_has_the_clips_and_the_steps_of_small() -> None:
+    assert replace(PHOTO, scale="small", data=SMALL.data, zero_gamma=False, warmup=SMALL.warmup, lr=SMALL.lr) == SMALL
     assert isinstance(PHOTO.data, Photos)
-    assert (PHOTO.data.train, PHOTO.data.test, PHOTO.data.size, PHOTO.data.frames) == (2400, 800, 40, 20)
+    assert (PHOTO.data.train, PHOTO.data.test, PHOTO.data.classes, PHOTO.data.size, PHOTO.data.frames) == (160, 800, 8, 40, 20)
     with pytest.raises(UserError, match="more than the 20 of a video of photos"):
         replace(PHOTO, frames=8)
 
