@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from csn import cluster
-from csn.collect import collect, csv_path, read_lines
+from csn.collect import collect, superseded_path, csv_path, read_lines
 from csn.execute import read_record
 from csn.plan import plan, seconds_of, state_of
 from csn.provenance import REPOSITORY
@@ -176,6 +176,9 @@ def show(table: Table, only: Sequence[str] | None, seeds: Sequence[int] | None, 
     count_costs(run for _, run in runs_of(table.rows, recipe, (0,)))
     chosen = [line for line in results.lines if (only is None or line["row"] in only) and (seeds is None or int(line["seed"]) in seeds)]
     render(replace(results, lines=chosen), table.chosen(only), home, console)
+    if results.superseded:
+        aside = superseded_path(table, recipe, home)
+        console.print(f"lines of runs that belong to this table no more (its rows or recipe changed): {results.superseded}, moved to {aside}", soft_wrap=True)
     for sentence in troubles:
         errors.print(f"error: {sentence}", markup=False, soft_wrap=True)
     if troubles:

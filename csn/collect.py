@@ -30,12 +30,16 @@ CURVES = ("table", "row", "seed", "epoch", "lr", "loss", "clip_top1")  # of trai
 
 @dataclass(frozen=True)
 class Results:
-    """What is known of a table at a scale. lines: of its CSV. curves: of its learning curves, where it keeps them."""
+    """What is known of a table at a scale. lines: of its CSV. curves: of its learning curves, where it keeps them.
+
+    superseded: how many lines the CSV had whose run belongs to the table no more; they went to `superseded_path`.
+    """
 
     table: Table
     recipe: Recipe
     lines: Sequence[Line]
     curves: Sequence[Line] = ()
+    superseded: int = 0
 
     @property
     def whole(self) -> list[Line]:
@@ -63,6 +67,10 @@ def csv_path(table: Table, recipe: Recipe, home: Path) -> Path:
 
 def curves_path(table: Table, recipe: Recipe, home: Path) -> Path:
     return home / "results" / recipe.scale / f"{table.name.split('_')[0]}_curves.csv"
+
+
+def superseded_path(table: Table, recipe: Recipe, home: Path) -> Path:
+    return home / "results" / recipe.scale / f"{table.name}_superseded.csv"
 
 
 def read(table: Table, recipe: Recipe, home: Path = REPOSITORY) -> Results:
@@ -124,7 +132,8 @@ def collect(table: Table, recipe: Recipe, home: Path) -> tuple[Results, list[str
     """Everything known of table at a scale, and what could not be read; writes the CSVs when something changed.
 
     Lines come from the records below home; a line already in the CSV whose run has no record here is kept (results that
-    came with the repository, or were brought home from a cluster) as long as the run still belongs to the table.
+    came with the repository, or were brought home from a cluster) as long as the run still belongs to the table. One that does
+    not, since a row or the recipe was changed, is moved to a file beside it.
     """
     old = read(table, recipe, home)
     kept = {line["run"]: line for line in old.lines}
@@ -143,11 +152,16 @@ def collect(table: Table, recipe: Recipe, home: Path) -> tuple[Results, list[str
             elif run.name in kept and kept[run.name]["row"] == row.label:
                 lines.append(dict(kept[run.name]))
                 curves += [dict(line) for line in old.curves if (line["row"], line["seed"]) == (row.label, str(run.seed))]
+    here = {line["run"] for line in lines}
+    gone = [line for name, line in kept.items() if name not in here]
+    if gone:
+        aside = superseded_path(table, recipe, home)
+        write_lines(aside, [*(line for line in read_lines(aside) if line not in gone), *gone])
     if lines != old.lines:
         write_lines(csv_path(table, recipe, home), lines)
     if table.curves and curves != old.curves:
         write_lines(curves_path(table, recipe, home), curves, CURVES)
-    return Results(table, recipe, lines, curves if table.curves else ()), troubles
+    return Results(table, recipe, lines, curves if table.curves else (), len(gone)), troubles
 
 
 def seeds_on_disk(home: Path) -> set[int]:

@@ -90,6 +90,11 @@ def test_deleting_a_line_makes_a_cell_empty(home: Path, tmp_path: Path) -> None:
     assert target.read_text() == "".join(lines[:2])
     plan = run(SCRIPT, "--plan", *SMOKE_FLAGS, "--only", "simple", "simple-D", "--home", tmp_path)
     assert "1 missing, 1 published" in plan.stdout
+    target.write_text(lines[0] + lines[1].replace(",smoke-", ",smoke-other-"))  # of another recipe
+    show = run(SCRIPT, "--show", "--scale", "smoke", "--home", tmp_path)
+    aside = target.with_name("table3_groups_superseded.csv")
+    assert show.returncode == 0 and f"lines of runs that belong to this table no more (its rows or recipe changed): 1, moved to {aside}" in show.stdout
+    assert "smoke-other-" in aside.read_text() and target.read_text() == lines[0]
 
 
 @pytest.mark.parametrize(

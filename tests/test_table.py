@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from csn.claims import Claim, Order
-from csn.collect import COLUMNS, CURVES, Results, collect, csv_path, curves_path, read, read_lines
+from csn.collect import COLUMNS, CURVES, Results, collect, csv_path, curves_path, read, read_lines, superseded_path
 from csn.execute import folder_of
 from csn.provenance import REPOSITORY
 from csn.recipes import SMALL, SMOKE, recipe_of
@@ -59,7 +59,7 @@ def forget(home: Path, row: Row, seed: int) -> None:
 
 
 def test_collecting_merges_records_with_lines_that_came_along(tmp_path: Path) -> None:
-    """A line without a record here is kept; a record replaces it; a line of a run that is no longer planned goes."""
+    """A line without a record here is kept; a record replaces it; a line of a run that is no longer planned is set aside."""
     first = put(tmp_path, ROWS[0], 0, video_top1=12.5, flops=2_000_000)
     collect(TABLE, SMOKE, tmp_path)
     forget(tmp_path, ROWS[0], 0)
@@ -70,7 +70,10 @@ def test_collecting_merges_records_with_lines_that_came_along(tmp_path: Path) ->
     assert found[0]["gmacs"] == "0.002000" and found[1]["gmacs"] == ""
     assert read_lines(csv_path(TABLE, SMOKE, tmp_path)) == found
     other = replace(TABLE, rows=ROWS[1:])
-    assert [entry["run"] for entry in collect(other, SMOKE, tmp_path)[0].lines] == [second]
+    left = collect(other, SMOKE, tmp_path)[0]
+    assert [entry["run"] for entry in left.lines] == [second] and left.superseded == 1
+    assert read_lines(superseded_path(TABLE, SMOKE, tmp_path)) == found[:1]
+    assert collect(other, SMOKE, tmp_path)[0].superseded == 0 and read_lines(superseded_path(TABLE, SMOKE, tmp_path)) == found[:1]
 
 
 def test_learning_curves_are_collected_and_kept_with_their_line(tmp_path: Path) -> None:
