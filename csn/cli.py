@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from csn import cluster
-from csn.collect import collect, superseded_path, csv_path, read_lines
+from csn.collect import collect, csv_path, read_lines, superseded_path
 from csn.execute import read_record
 from csn.plan import plan, seconds_of, state_of
 from csn.provenance import REPOSITORY
