@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,19 +16,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from csn.provenance import cpu_name
+
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 
 
 def describe(device: str) -> dict[str, str]:
     """Processor, accelerator, versions, commit, date, and how busy the machine was."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        processor = names[0] if names else processor
     git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=RESULTS.parent, capture_output=True, text=True, check=False)
     facts = {
-        "processor": f"{processor}, {os.cpu_count()} cores",
+        "processor": f"{cpu_name()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "commit": git.stdout.strip() or "unknown",

@@ -6,7 +6,8 @@
 
 step: one axis at a time is moved away from the base (ir-CSN and ResNet3D, depth 26, width 16, 8 x 64 x 64, batch 4); the two
 networks take turns; reported are medians. "processes" shares a global batch of 8 clips between processes that average their gradients.
-runs: a home folder of that many finished runs is made, then the table's own functions plan and collect it.
+runs: a home folder of that many finished runs is made, then the table's own functions plan and collect it; and every table
+script is called with --plan.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +37,7 @@ from csn.cost import count
 from csn.exchange import strided_as
 from csn.execute import folder_of
 from csn.memory import keep_memory
+from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
 from csn.resnet3d import build
 from csn.runner import clock
@@ -168,6 +171,15 @@ def run_rows(counts: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
+def plan_rows(rounds: int) -> list[dict[str, Any]]:
+    """Median seconds of every table script with --plan, a process a call."""
+    laps: dict[Path, list[float]] = {script: [] for script in sorted((REPOSITORY / "experiments").glob("table*.py"))}
+    for _ in range(rounds):
+        for script, seen in laps.items():
+            seen.append(lap(lambda script=script: subprocess.run([sys.executable, script, "--plan"], stdout=subprocess.DEVNULL, check=True)))  # type: ignore[misc]
+    return [{"script": script.name, "plan_s": median(seen)} for script, seen in laps.items()]
+
+
 def write_record(run: Run, home: Path, history: list[dict[str, float]]) -> None:
     """A finished run as csn.execute leaves it, less its weights."""
     folder = folder_of(run, home)
@@ -200,6 +212,25 @@ def figure(rows: list[dict[str, Any]], file: Path) -> None:
     fig.savefig(file, dpi=110)
 
 
+def runs_figure(rows: list[dict[str, Any]], file: Path) -> None:
+    """Seconds to list, plan and collect against the number of runs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    import seaborn as sns
+
+    names = {"list_s": "list", "plan_s": "plan", "collect_s": "collect"}
+    frame = pd.DataFrame(rows).rename(columns=names).melt("runs", list(names.values()), var_name="what", value_name="seconds")
+    fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    sns.lineplot(frame, x="runs", y="seconds", hue="what", style="what", markers=True, dashes=False, palette="colorblind", ax=ax)
+    ax.set(xscale="log", yscale="log")
+    ax.legend(title=None)
+    ax.grid(alpha=0.3)
+    fig.savefig(file, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=["step", "runs", "both"], default="both")
@@ -226,6 +257,11 @@ def main() -> None:
         facts["setting"] = f"records on {os.environ.get('TMPDIR', 'the default temporary folder')}"
         show("Runs", rows)
         print(write(f"{args.name}_runs", rows, facts))
+        runs_figure(rows, RESULTS / f"{args.name}_runs.png")
+        plans = plan_rows(args.rounds)
+        facts["setting"] = f"median of {args.rounds} calls in turn, a process each"
+        show("--plan of every table", plans)
+        print(write(f"{args.name}_plans", plans, facts))
     print(f"{clock(time.monotonic() - began)} in all")
 
 

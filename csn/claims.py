@@ -132,7 +132,8 @@ class Claim:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim's verdict on some lines, with the part of smallest mean and its interval."""
+    """A claim's verdict on some lines, with the part that decides it and its interval: of a refuted claim the one whose interval
+    ends lowest, otherwise the one whose interval begins lowest."""
 
     claim: Claim
     verdict: Verdict
@@ -161,17 +162,18 @@ def judge(claim: Claim, lines: Sequence[Line]) -> Judged:
 
     judged = [(part, interval(list(numbers(part, lines).values()))) for part in claim.parts()]
     short = [one for one in judged if one[1].n < LEAST_SEEDS]
-    part, difference = min(short or judged, key=lambda one: one[1].mean if isfinite(one[1].mean) else float("-inf"))
     if short:
-        return Judged(claim, "undecided", part, difference)
-    if any(d.high < 0 for _, d in judged):
-        return Judged(claim, "refuted", part, difference)
-    return Judged(claim, "supported" if all(d.low > 0 for _, d in judged) else "undecided", part, difference)
+        return Judged(claim, "undecided", *min(short, key=lambda one: one[1].mean if isfinite(one[1].mean) else float("-inf")))
+    ends, begins = min(judged, key=lambda one: one[1].high), min(judged, key=lambda one: one[1].low)
+    if ends[1].high < 0:
+        return Judged(claim, "refuted", *ends)
+    return Judged(claim, "supported" if begins[1].low > 0 else "undecided", *begins)
 
 
 RULE = (
-    "difference: mean over n paired seeds and its 95 % interval (Student), of the weakest part; percentage points unless said otherwise. Supported: the "
-    "interval of every part lies above 0; refuted: that of some part lies below 0; undecided: otherwise, and with fewer than 3 seeds."
+    "difference: mean over n paired seeds and its 95 % interval (Student), of the part that decides; percentage points unless said otherwise. Supported: "
+    "the interval of every part lies above 0; refuted: that of some part lies below 0 (each at 95 %, however many parts); undecided: otherwise, and with "
+    "fewer than 3 seeds."
 )
 COLUMNS = ("scale", "table", "claim", "source", "part", "unit", "n", "difference", "low", "high", "verdict")
 
@@ -192,13 +194,13 @@ def ledger_sheet(entries: Sequence[tuple[str, Table, Judged]]) -> Sheet:
     """The ledger to read: a line a claim and scale."""
     from csn.show import Sheet, judged_cells
 
-    columns = ("table", "claim", "scale", "difference", "weakest part", "n", "verdict")
+    columns = ("table", "claim", "scale", "difference", "deciding part", "n", "verdict")
     rows = [(table.name[5:6], one.claim.text, scale, *judged_cells(one)) for scale, table, one in entries]
     return Sheet("Claims of the paper", columns, rows, RULE, text=(*columns[1:5], "verdict"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the ledger; write results/<scale>/claims.csv and results/claims.md. Returns 0, or 2 for what a person can mend."""
+    """Print the ledger; write results/<scale>/claims.csv and, of all scales, results/claims.md. Returns 0, or 2 for what a person can mend."""
     from rich.console import Console
 
     from csn.report import markdown
@@ -219,7 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             writer.writeheader()
             writer.writerows(csv_line(*entry) for entry in entries if entry[0] == scale)
             write_atomic(args.home / "results" / scale / "claims.csv", text.getvalue().encode())
-        write_atomic(args.home / "results" / "claims.md", f"# Claims of the paper\n\n{markdown(sheet)}".encode())
+        if args.scale is None:
+            write_atomic(args.home / "results" / "claims.md", f"# Claims of the paper\n\n{markdown(sheet)}".encode())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -12,16 +12,15 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from csn import cluster
-from csn.collect import collect, csv_path, read_lines, superseded_path
+from csn.collect import collect, csv_path, superseded
 from csn.execute import read_record
-from csn.plan import plan, seconds_of, state_of
-from csn.provenance import REPOSITORY
+from csn.plan import plan, published_in, seconds_of, state_of
+from csn.provenance import REPOSITORY, device_of
 from csn.recipes import SCALES, recipe_of
 from csn.spec import Embedded, Recipe, UserError
 from csn.table import Row, Table, cost_key, count_costs, planned_costs, runs_of
@@ -57,7 +56,7 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
         args = parser_of(table).parse_args(arguments)
         recipe = recipe_of(args.scale)
         rows = table.chosen(args.only)
-        seeds = tuple(args.seeds) if args.seeds is not None else table.seeds_at(recipe.scale)
+        seeds = tuple(dict.fromkeys(args.seeds)) if args.seeds is not None else table.seeds_at(recipe.scale)
         home, data = args.home.resolve(), (args.data or args.home / "data").resolve()
         if args.plan and (args.show or args.status or args.cancel):
             raise UserError("Argument --plan: goes alone or with --submit; --help lists the flags.")
@@ -66,7 +65,7 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
         if args.submit or args.status or args.cancel:
             work = runs_of(rows, recipe, seeds)
             count_costs(run for _, run in work if args.submit)
-            published = {line["run"] for line in read_lines(csv_path(table, recipe, home))}
+            published = published_in(table, recipe, home)
             runs = [run for _, run in work if state_of(run, home, published) != "published"]
             if args.submit and len(runs) < len(work):
                 console.print(f"{len(work) - len(runs)} published runs are left out; to run them again, give a fresh --home.", soft_wrap=True)
@@ -98,8 +97,10 @@ def run_missing(
     table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, home: Path, data: Path, args: argparse.Namespace, console: Console, errors: Console
 ) -> int:
     """Make the data and run what is missing. Returns 0, 1 or 2 (see main)."""
-    published = {line["run"] for line in read_lines(csv_path(table, recipe, home))}
+    published = published_in(table, recipe, home)
     jobs = jobs_of(args)
+    if args.device != "cpu":
+        device_of(args.device)
     work = [(row, run) for row, run in runs_of(rows, recipe, seeds) if state_of(run, home, published) in ("missing", "resumable")]
     if not work:
         console.print("Nothing is missing." + (" To run published rows again, give a fresh --home." if published else ""))
@@ -147,7 +148,7 @@ def make_data(recipe: Recipe, data: Path, console: Console) -> None:
     if not isinstance(recipe.data, Embedded):
         from csn.data.loader import load
 
-        for split in ("train", "test"):
+        for split in ("train", "test") if recipe.clips_per_epoch else ("test",):
             console.print("\n".join(load(recipe, data, split).told(f"{recipe.data.kind}, {split}")), markup=False, highlight=False, soft_wrap=True)
         return
     spec = recipe.data
@@ -175,10 +176,10 @@ def show(table: Table, only: Sequence[str] | None, seeds: Sequence[int] | None, 
     results, troubles = collect(table, recipe, home)
     count_costs(run for _, run in runs_of(table.rows, recipe, (0,)))
     chosen = [line for line in results.lines if (only is None or line["row"] in only) and (seeds is None or int(line["seed"]) in seeds)]
-    render(replace(results, lines=chosen), table.chosen(only), home, console)
+    render(results, table.chosen(only), home, console, chosen)
     if results.superseded:
-        aside = superseded_path(table, recipe, home)
-        console.print(f"lines of runs that belong to this table no more (its rows or recipe changed): {results.superseded}, moved to {aside}", soft_wrap=True)
+        aside = superseded(csv_path(table, recipe, home))
+        console.print(f"They were moved to {aside}", soft_wrap=True, markup=False)
     for sentence in troubles:
         errors.print(f"error: {sentence}", markup=False, soft_wrap=True)
     if troubles:

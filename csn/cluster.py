@@ -65,7 +65,7 @@ def gpu_seconds(runs: Sequence[Run]) -> dict[str, float]:
     """Seconds of each run on one GPU that sustains SUSTAINED, by name; an estimate. Runs of unknown cost are left out.
 
     Two operations a multiply-add; a training clip costs three forward passes; then every view of all test videos, and of all
-    training videos for the accuracy of the fit, costs one. Reading and decoding are left out.
+    training videos for the accuracy of the fit where there was training, costs one. Reading and decoding are left out.
     """
     costs, expected = planned_costs(), {}
     for run in runs:
@@ -74,7 +74,8 @@ def gpu_seconds(runs: Sequence[Run]) -> dict[str, float]:
         if macs is None:
             continue
         view = costs.get(cost_key(run.variant, recipe, view=True), {}).get("flops") or macs * (recipe.test_crop / recipe.crop) ** 2
-        videos = data.train + data.test if isinstance(data, Embedded) else sum(VIDEOS[data.kind])
+        train, test = (data.train, data.test) if isinstance(data, Embedded) else VIDEOS[data.kind]
+        videos = test + (train if recipe.clips_per_epoch else 0)
         forward = 3 * macs * recipe.epochs * recipe.clips_per_epoch + view * recipe.test_clips * recipe.test_crops * videos
         expected[run.name] = 2 * forward / SUSTAINED
     return expected

@@ -32,7 +32,7 @@ CURVES = ("table", "row", "seed", "epoch", "lr", "loss", "clip_top1")  # of trai
 class Results:
     """What is known of a table at a scale. lines: of its CSV. curves: of its learning curves, where it keeps them.
 
-    superseded: how many lines the CSV had whose run belongs to the table no more; they went to `superseded_path`.
+    superseded: how many more lines the CSV had, of runs that belong to the table no more since its rows or recipe changed.
     """
 
     table: Table
@@ -69,14 +69,19 @@ def curves_path(table: Table, recipe: Recipe, home: Path) -> Path:
     return home / "results" / recipe.scale / f"{table.name.split('_')[0]}_curves.csv"
 
 
-def superseded_path(table: Table, recipe: Recipe, home: Path) -> Path:
-    return home / "results" / recipe.scale / f"{table.name}_superseded.csv"
+def superseded(path: Path) -> Path:
+    """Where the lines of a results CSV go whose run belongs to the table no more."""
+    return path.with_name(f"{path.stem}_superseded.csv")
 
 
 def read(table: Table, recipe: Recipe, home: Path = REPOSITORY) -> Results:
-    """The results of table at a scale, from its CSVs below home. Raises UserError when one is not ours."""
+    """The results of table at a scale, from its CSVs below home; lines of other runs are counted only. Raises UserError when one is not ours."""
     curves = read_lines(curves_path(table, recipe, home), CURVES) if table.curves else []
-    return Results(table, recipe, read_lines(csv_path(table, recipe, home)), curves)
+    lines = read_lines(csv_path(table, recipe, home))
+    own = {(row.label, run.name) for row, run in runs_of(table.rows, recipe, sorted({int(line["seed"]) for line in lines}))}
+    kept = [line for line in lines if (line["row"], line["run"]) in own]
+    known = {(line["row"], line["seed"]) for line in kept}
+    return Results(table, recipe, kept, [line for line in curves if (line["row"], line["seed"]) in known], len(lines) - len(kept))
 
 
 def read_lines(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, str]]:
@@ -86,7 +91,11 @@ def read_lines(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, s
             reader = csv.DictReader(file)
             if reader.fieldnames is None or set(columns) - OPTIONAL - set(reader.fieldnames):
                 raise UserError(f"{path} is not a results file (its header lacks columns); move it away and run again.")
-            return [{name: line.get(name) or "" for name in columns} for line in reader]
+            lines = [{name: line.get(name) or "" for name in columns} for line in reader]
+            for number, line in enumerate(lines, 2):
+                if not line["seed"].isdigit():
+                    raise UserError(f"Line {number} of {path} is damaged (its seed is {line['seed']!r}); mend or delete it.")
+            return lines
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, UnicodeDecodeError) as error:
@@ -135,9 +144,10 @@ def collect(table: Table, recipe: Recipe, home: Path) -> tuple[Results, list[str
     came with the repository, or were brought home from a cluster) as long as the run still belongs to the table. One that does
     not, since a row or the recipe was changed, is moved to a file beside it.
     """
-    old = read(table, recipe, home)
-    kept = {line["run"]: line for line in old.lines}
-    seeds = sorted({int(line["seed"]) for line in old.lines} | seeds_on_disk(home))
+    target = csv_path(table, recipe, home), curves_path(table, recipe, home)
+    old, old_curves = read_lines(target[0]), read_lines(target[1], CURVES) if table.curves else []
+    kept = {line["run"]: line for line in old}
+    seeds = sorted({int(line["seed"]) for line in old} | seeds_on_disk(home))
     lines, curves, troubles = [], [], []
     for row in table.rows:
         for _, run in runs_of([row], recipe, seeds):
@@ -151,16 +161,17 @@ def collect(table: Table, recipe: Recipe, home: Path) -> tuple[Results, list[str
                 curves += curve_of(table, row, run, record)
             elif run.name in kept and kept[run.name]["row"] == row.label:
                 lines.append(dict(kept[run.name]))
-                curves += [dict(line) for line in old.curves if (line["row"], line["seed"]) == (row.label, str(run.seed))]
+                curves += [line for line in old_curves if (line["row"], line["seed"]) == (row.label, str(run.seed))]
     here = {line["run"] for line in lines}
     gone = [line for name, line in kept.items() if name not in here]
     if gone:
-        aside = superseded_path(table, recipe, home)
-        write_lines(aside, [*(line for line in read_lines(aside) if line not in gone), *gone])
-    if lines != old.lines:
-        write_lines(csv_path(table, recipe, home), lines)
-    if table.curves and curves != old.curves:
-        write_lines(curves_path(table, recipe, home), curves, CURVES)
+        rest = {(line["row"], line["seed"]) for line in gone}
+        set_aside(target[0], gone, COLUMNS)
+        set_aside(target[1], [line for line in old_curves if (line["row"], line["seed"]) in rest], CURVES)
+    if lines != old:
+        write_lines(target[0], lines)
+    if table.curves and curves != old_curves:
+        write_lines(target[1], curves, CURVES)
     return Results(table, recipe, lines, curves if table.curves else (), len(gone)), troubles
 
 
@@ -172,6 +183,13 @@ def seeds_on_disk(home: Path) -> set[int]:
         return set()
     parts = (name.rsplit("-", 2) for name in names)
     return {int(p[1][1:]) for p in parts if len(p) == 3 and p[1][:1] == "s" and p[1][1:].isdigit()}
+
+
+def set_aside(path: Path, gone: Sequence[Line], columns: Sequence[str]) -> None:
+    """Add lines to the file of superseded ones beside path."""
+    if gone:
+        aside = superseded(path)
+        write_lines(aside, [*(line for line in read_lines(aside, columns) if line not in gone), *gone], columns)
 
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, str]], columns: Sequence[str] = COLUMNS) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,12 +12,11 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
-from csn.checkpoints.network import facts_of, load
-from csn.data import Split, loader
+from csn.data import Split
 from csn.data.loader import MOST_DAMAGED, Reader, normalise, test_videos, too_many
 from csn.metrics import Interval, Labels, auc, bootstrap, log_loss, top_k
 from csn.resnet3d import ResNet3D, fully_convolutional
-from csn.spec import Embedded, Recipe, UserError
+from csn.spec import Recipe, UserError
 
 
 @dataclass(frozen=True)
@@ -119,28 +117,6 @@ def evaluate(
     if len(scores.damaged) > MOST_DAMAGED * len(split.samples):
         raise UserError(too_many(len(scores.damaged), len(split.samples)))
     return scores
-
-
-def score_checkpoint(
-    path: Path, recipe: Recipe, data: Path, device: torch.device, workers: int = 0, tick: Callable[[int, int], None] = lambda done, total: None
-) -> Scores:
-    """Scores of a checkpoint file, of any format, on the test videos of recipe's data set below `data`, by recipe's protocol.
-
-    The protocol is recipe's: clips, crops, frames, stride, test_dense; the input statistics are the checkpoint's. Raises
-    UserError where its classes are not those of the data set, and what `evaluate` raises.
-    """
-    net = load(path)
-    facts = facts_of(net)
-    split = loader.load(recipe, data, "test")
-    if facts.num_classes != len(split.classes):
-        raise UserError(f"The checkpoint {path} has {facts.num_classes} classes, {recipe.data.kind} has {len(split.classes)}; fine-tune it first.")
-    numbers = {name: i for i, name in enumerate(split.classes)}
-    for i, name in enumerate(facts.classes):
-        if numbers.get(name, i) != i:
-            raise UserError(f"Class {i} of the checkpoint {path} is {name!r}, which is class {numbers[name]} of {recipe.data.kind}; they must be in one order.")
-    reader = Reader() if isinstance(recipe.data, Embedded) else loader.reader_of(recipe, data, (split,))
-    own = replace(recipe, mean=facts.input.mean, std=facts.input.std)
-    return evaluate(net.to(device).to(memory_format=torch.channels_last_3d), split, own, reader, device, workers, tick)
 
 
 def labels_of(split: Split) -> Labels:

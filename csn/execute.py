@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from csn.files import Held, held, write_atomic, write_json
-from csn.provenance import REPOSITORY, code_version, environment, warn_about
+from csn.provenance import REPOSITORY, code_version, device_of, environment, warn_about
 from csn.spec import Run, UserError
 
 MEET_EVERY = 8  # videos of a process after which those that share a test ask each other whether to stop
@@ -101,7 +101,7 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
             return record
         warn_about(torch)
         torch.set_num_threads(threads)
-        device = torch.device(device_name)
+        device = device_of(device_name)
         asked: list[int] = []
         before = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
         started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -171,10 +171,13 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
 
     recipe = run.recipe
     place.report(phase="data")
-    train_split, test_split = load(recipe, data, "train"), load(recipe, data, "test")
+    test_split = load(recipe, data, "test")
+    # who only tests a network need not have the videos to train on; the classes are the same
+    train_split = load(recipe, data, "train") if recipe.clips_per_epoch else test_split
+    splits = {"train": train_split, "test": test_split} if recipe.clips_per_epoch else {"test": test_split}
     if place.rank == 0:
-        print(*train_split.told("train"), *test_split.told("test"), sep="\n", flush=True)
-    reader = reader_of(recipe, data, (train_split, test_split))
+        print(*(line for name, split in splits.items() for line in split.told(name)), sep="\n", flush=True)
+    reader = reader_of(recipe, data, splits)
     trained = train(run, train_split, reader, folder, place, data / "checkpoints" / recipe.pretrained if recipe.pretrained else None)
     began, last = time.monotonic(), [0.0]
 
@@ -207,11 +210,11 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
         **{name: one.mean for name, one in measures.items() if isfinite(one.mean)},
         **{f"{name}_interval": {"low": one.low, "high": one.high, "n": one.n} for name, one in measures.items() if isfinite(one.low)},
         "n_videos": len(test.videos), "n_train_videos": len(train_split.samples) if trained.history else None, "history": trained.history,
-        "data": {"train": train_split.fingerprint, "test": test_split.fingerprint},
+        "data": {name: split.fingerprint for name, split in splits.items()},
         "damaged_videos": {"train": damaged, "test": list(test.damaged)},
-        "cut_videos": {"train": list(train_split.cut), "test": list(test_split.cut)},
-        "missing_videos": {"train": len(train_split.missing), "test": len(test_split.missing)},
-        "empty_classes": {"train": list(train_split.empty), "test": list(test_split.empty)},
+        "cut_videos": {name: list(split.cut) for name, split in splits.items()},
+        "missing_videos": {name: len(split.missing) for name, split in splits.items()},
+        "empty_classes": {name: list(split.empty) for name, split in splits.items()},
         "damaged_checkpoints": trained.broken, "peak_memory_mb": peak_memory(place.device) / 2**20, "compile_seconds": trained.compiling,
         "seconds": trained.seconds + time.monotonic() - began, "train_seconds": trained.seconds,
         **({"pretrained": {"file": recipe.pretrained, "sha256": trained.pretrained}} if recipe.pretrained else {}),

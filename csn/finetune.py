@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import get_args
 
 from csn.cli import Parser, main
+from csn.data.folder import read_classes
 from csn.spec import CLASSES, Recipe, UserError, VideoKind, VideoSet
 from csn.table import Row, Table
 
@@ -54,9 +55,9 @@ def table_of(args: list[str]) -> tuple[Table, list[str]]:
     classes = 0
     if own.kind not in CLASSES:
         train = own.data / own.kind / "train"
-        classes = sum(path.is_dir() for path in train.iterdir()) if train.is_dir() else 0
-        if not classes:
+        if not train.is_dir() and not (train.parent / "classes.txt").is_file():
             raise UserError(f"{train} has no folder of a class; put the training videos into {train}/<class>/.")
+        classes = len(read_classes(train.parent, train))
     recipe = Recipe(
         scale="finetune", data=VideoSet(kind=own.kind, fold=own.fold, classes=classes), width=facts.variant.width, pool1=facts.variant.pool1,
         frames=given.frames, stride=given.stride, crop=given.crop, resize=(given.short, given.short * 5 // 4) if given.short else None,

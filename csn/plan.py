@@ -19,7 +19,7 @@ def state_of(run: Run, home: Path, published: set[str]) -> str:
     """Where a run stands.
 
     done: a record is here. failed: one of an end that would come again. damaged: one that cannot be read. published: a line of the
-    CSV, no record here. resumable: stopped, killed or crashed half-way. missing.
+    CSV, and nothing of the run here (whoever deletes its record wants it again). resumable: stopped, killed or crashed half-way. missing.
     """
     folder = folder_of(run, home)
     try:
@@ -28,9 +28,14 @@ def state_of(run: Run, home: Path, published: set[str]) -> str:
         return "damaged"
     if record is not None and not record.get("retry"):
         return "failed" if "error" in record else "done"
-    if record is None and run.name in published:
+    if run.name in published and not folder.exists():
         return "published"
     return "resumable" if (folder / "last.ckpt").exists() or (folder / "before.ckpt").exists() else "missing"
+
+
+def published_in(table: Table, recipe: Recipe, home: Path) -> set[str]:
+    """The runs that ended well by the table's CSV below home."""
+    return {line["run"] for line in read_lines(csv_path(table, recipe, home)) if not line["error"]}
 
 
 def seconds_of(work: list[tuple[Row, Run]], recipe: Recipe, table: Table, home: Path) -> dict[str, float]:
@@ -58,13 +63,12 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, ho
     """Print every row with its cost and the state of its runs."""
     from rich.table import Table as Grid
 
-    published = {line["run"] for line in read_lines(csv_path(table, recipe, home))}
+    published = published_in(table, recipe, home)
     work = runs_of(rows, recipe, seeds)
     costs, expected = planned_costs(), seconds_of(work, recipe, table, home)
     gpu = {} if isinstance(recipe.data, Embedded) else cluster.gpu_seconds([run for _, run in work])
-    side = f"{recipe.frames}x{recipe.crop}x{recipe.crop}"
     grid = Grid(title=f"{table.title}: plan at scale {recipe.scale}, width {recipe.width}", title_justify="left", caption_justify="left",
-                caption=f"GMACs of one clip of {side}, {recipe.data.classes} classes. s: minutes and seconds are of one job.")  # fmt: skip
+                caption=f"GMACs of one clip of {clip_of(rows, recipe)}. each: of one job.")  # fmt: skip
     for name in ("row", "GMACs", "M par", "M inter"):
         grid.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
     grid.add_column("runs by seed")
@@ -115,6 +119,12 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, ho
         )  # fmt: skip
     if any(cost_key(row.at(recipe), row.under(recipe)) not in costs for row in rows if not row.unfit(recipe)):
         console.print("Empty cost cells are filled by --show, which counts them from the real networks.")
+
+
+def clip_of(rows: Sequence[Row], recipe: Recipe) -> str:
+    """'8x224x224, 400 classes', the clip and classes that all rows share, or 'its own size', where rows have their own."""
+    found = {f"{own.frames}x{own.crop}x{own.crop}, {own.data.classes} classes" for own in (row.under(recipe) for row in rows)}
+    return found.pop() if len(found) == 1 else "each row's own size and classes"
 
 
 def needs(rows: list[Row], recipe: Recipe, data: Path) -> dict[str, list[str]]:

@@ -32,10 +32,11 @@ from csn.checkpoints.reading import class_names
 from csn.data import Sample, Split
 from csn.data.loader import Reader, TestVideos
 from csn.data.media import VIDEOS, lines, listing
-from csn.data.video import VideoError, probe, read_frames
+from csn.data.video import VideoError
 from csn.evaluate import forward
 from csn.inference import folded
 from csn.memory import keep_memory
+from csn.provenance import device_of
 from csn.resnet3d import ResNet3D
 from csn.spec import Recipe, UserError, VideoSet
 
@@ -88,27 +89,18 @@ def answers(
     for number, path in enumerate(videos):
         own = replace(recipe, fps=None) if path.is_dir() else recipe  # pictures carry no frame rate
         split = Split((Sample(path, (0,), str(path)),), ())
-        views, _, readable = TestVideos(split, own, reader)[0]
-        if readable:
-            probs = []
-            for part in views.split(recipe.views_per_batch):
-                with torch.inference_mode():
-                    probs.append(forward(net, part, own, device))
-                tick(number * views_each + sum(map(len, probs)), len(videos) * views_each)
-            yield Answer(path, np.concatenate(probs).mean(0))
-        else:
+        try:
+            views = TestVideos(split, own, reader).views(0)
+        except VideoError as error:
             tick((number + 1) * views_each, len(videos) * views_each)
-            yield Answer(path, None, reason(path))
-
-
-def reason(path: Path) -> str:
-    """Why a video cannot be read."""
-    try:
-        plan = probe(path)
-        read_frames(path, range(plan.frames), plan)
-    except VideoError as error:
-        return error.reason
-    return "its frames cannot be read."
+            yield Answer(path, None, error.reason)
+            continue
+        probs: list[NDArray[np.float32]] = []
+        for part in views.split(recipe.views_per_batch):
+            with torch.inference_mode():
+                probs.append(forward(net, part, own, device))
+            tick(number * views_each + sum(map(len, probs)), len(videos) * views_each)
+        yield Answer(path, np.concatenate(probs).mean(0))
 
 
 def classify(net: nn.Module, video: str | Path, clips: int = CLIPS, crops: int = 1, top: int = 5, device: str = "cpu") -> list[tuple[str, float]]:
@@ -121,17 +113,6 @@ def classify(net: nn.Module, video: str | Path, clips: int = CLIPS, crops: int =
     if answer.probs is None:
         raise VideoError(path, answer.why)
     return [(name, probability) for _, name, probability in answer.top(top, facts_of(net).classes)]
-
-
-def device_of(name: str) -> torch.device:
-    """The device of that name. Raises UserError where there is none."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"`--device` (={name}) must be cpu, cuda or cuda:N.") from None
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count()):
-        raise UserError(f"`--device` (={name}) is not on this machine; it has cpu and {torch.cuda.device_count()} CUDA devices.")
-    return device
 
 
 def videos_of(names: Sequence[Path]) -> list[Path]:

@@ -11,9 +11,12 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csn.spec import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = ("csn", "experiments", "requirements.txt")  # what runs; results and notebooks are outputs
@@ -65,6 +68,19 @@ def code_version() -> dict[str, Any]:
         except UserError:
             here = Version("", "")
     return {"commit": here.commit, "dirty": here.dirty or None}
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name. Raises UserError where there is none."""
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"`--device` (={name}) must be cpu, cuda or cuda:N.") from None
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count()):
+        raise UserError(f"`--device` (={name}) is not on this machine; it has cpu and {torch.cuda.device_count()} CUDA devices.")
+    return device
 
 
 def environment(device: Any, threads: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from csn.execute import STOPPED, folder_of, read_progress, record_loss
 from csn.files import write_json
 from csn.provenance import REPOSITORY
-from csn.spec import Run, UserError
+from csn.spec import Embedded, Run, UserError
 
 
 @dataclass
@@ -37,9 +37,11 @@ class Running:
     carried: float = 0.0
 
 
-def command(run: Run, home: Path, data: Path, device: str, checkpoint_every: float) -> list[str]:
-    """The command that runs one run.json."""
+def command(run: Run, home: Path, data: Path, device: str, jobs: int, checkpoint_every: float) -> list[str]:
+    """The command that runs one run.json. A GPU that trains on films gets its job's share of the cores to read them."""
     here = [sys.executable, "-m", "csn.execute", str(folder_of(run, home) / "run.json")]
+    if device != "cpu" and not isinstance(run.recipe.data, Embedded):
+        here += ["--workers", str(max(1, len(os.sched_getaffinity(0)) // jobs))]
     return [*here, "--home", str(home), "--data", str(data), "--device", device, "--checkpoint-every", str(checkpoint_every), "--parent", str(os.getpid())]
 
 
@@ -74,7 +76,8 @@ def run_all(
                     log = (folder / "log.txt").open("ab")
                     task = display.add_task(label, total=1.0, facts="starting", left="")
                     process = subprocess.Popen(
-                        command(run, home, data, device, checkpoint_every), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=REPOSITORY
+                        command(run, home, data, device, jobs, checkpoint_every),
+                        stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=REPOSITORY,
                     )
                     log.close()
                     running.append(Running(run, label, weight, process, task, time.monotonic()))

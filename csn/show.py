@@ -7,7 +7,7 @@ sheets as Markdown and HTML.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from csn.claims import RULE, Judged
+from csn.claims import RULE, Judged, Line
 from csn.collect import Results, csv_path
 from csn.files import write_atomic
 from csn.metrics import Interval
@@ -67,6 +67,8 @@ def mean(found: Interval) -> str:
 def accuracies(results: Results, rows: Sequence[Row], narrow: bool = False) -> Sheet:
     """Every row's cost and metrics over its seeds, beside the paper's accuracy. narrow: the interval of the last metric only."""
     table, recipe = results.table, results.recipe
+    own_recipes = {row.under(recipe) for row in rows}
+    recipe = own_recipes.pop() if len(own_recipes) == 1 else recipe
     papers = any(row.paper_top1 for row in rows)
     out = []
     for row in rows:
@@ -90,10 +92,11 @@ def accuracies(results: Results, rows: Sequence[Row], narrow: bool = False) -> S
 
 
 def reasons(results: Results, rows: Sequence[Row]) -> list[str]:
-    """A sentence for every row that the scale cannot hold and for every run that failed."""
+    """A sentence for every row that the scale cannot hold, for every run that failed, and for lines of other runs."""
     failed = [f"{line['row']}: seed {line['seed']} failed: {line['error']}"
               for row in rows for line in results.lines if line["row"] == row.label and line["error"]]  # fmt: skip
-    return unfit_rows(rows, results.recipe) + failed
+    gone = f"Lines of runs that belong to this table no more, since its rows or recipe changed, are left out: {results.superseded}."
+    return unfit_rows(rows, results.recipe) + failed + ([gone] if results.superseded else [])
 
 
 def complexity(title: str, rows: Sequence[Row], recipe: Recipe = PAPER) -> Sheet:
@@ -161,7 +164,7 @@ def told(published: Sequence[Quoted]) -> str:
 
 
 def judged_cells(one: Judged) -> tuple[str, str, str, str]:
-    """Difference with interval and unit, weakest part, n, verdict."""
+    """Difference with interval and unit, deciding part, n, verdict."""
     unit = "" if one.part.unit == "points" else f"({one.part.unit})"
     difference = " ".join(filter(None, one.told()))
     return (f"{difference} {unit}".strip() if difference else "", one.part.name, str(one.difference.n), one.verdict)
@@ -169,7 +172,7 @@ def judged_cells(one: Judged) -> tuple[str, str, str, str]:
 
 def verdicts(judged: Sequence[Judged]) -> Sheet:
     """The claims with difference, interval, n and verdict."""
-    columns = ("claim", "difference", "weakest part", "n", "verdict")
+    columns = ("claim", "difference", "deciding part", "n", "verdict")
     return Sheet("Claims of the paper", columns, [(one.claim.text, *judged_cells(one)) for one in judged], RULE, text=(*columns[:3], columns[-1]))
 
 
@@ -183,17 +186,18 @@ def sheets(results: Results, rows: Sequence[Row], narrow: bool = False) -> list[
     return [*found, *([verdicts(results.judged())] if results.table.claims else [])]
 
 
-def render(results: Results, rows: Sequence[Row], home: Path, console: Console) -> None:
-    """Print rows and verdicts; write the figures. Raises UserError when one cannot be written."""
+def render(results: Results, rows: Sequence[Row], home: Path, console: Console, lines: Sequence[Line] | None = None) -> None:
+    """Print rows and verdicts of lines (all, unless given); write the figures, always of all. Raises UserError when one cannot be written."""
     table, recipe = results.table, results.recipe
-    first, *others = sheets(results, rows, narrow=True)
+    printed = results if lines is None else replace(results, lines=lines)
+    first, *others = sheets(printed, rows, narrow=True)
     put(first, console)
-    for sentence in [*reasons(results, rows), *filter(None, [table.note])]:
+    for sentence in [*reasons(printed, rows), *filter(None, [table.note])]:
         console.print(sentence, markup=False, highlight=False)
     for sheet in others:
         put(sheet, console)
     path = csv_path(table, recipe, home)
-    if results.lines or any(row.published for row in rows):
+    if results.lines or any(row.published for row in table.rows):
         from csn import plots
 
         for i, name in enumerate(table.figures):
@@ -250,7 +254,7 @@ def architecture(rows: Sequence[Row], recipe: Recipe, shapes: dict[int, list[str
         out.append(("pool1", outputs[1], "", str(w), *blank))
     for i in range(4):
         c = w * 2**i
-        outer = sorted({c * (4 if depth in (50, 101, 152) else 1) for depth in depths})
+        outer = sorted({c * row.variant.expansion for row in rows if row.variant.depth in depths})
         out.append((f"conv{i + 2}_x", outputs[i + 1], str(c), " or ".join(map(str, outer)), *(str(STAGES[depth][i]) for depth in depths)))
     out.append(("pool, fc", "1x1x1", "", str(recipe.data.classes), *blank))
     caption = ("A stage: inner channels, channels of its blocks' outputs (depths 50 and up expand x4), blocks at each depth. conv1: 3x7x7, "

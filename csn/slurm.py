@@ -76,7 +76,10 @@ def submissions(home: Path, runs: Iterable[str]) -> list[Submission]:
     """The submissions of the home folder that hold any of the runs (names), oldest first."""
     found, wanted = [], set(runs)
     for path in sorted((home / "submissions").glob("*/submission.json")):
-        content = json.loads(path.read_text())
+        try:
+            content = json.loads(path.read_text())
+        except ValueError:
+            raise UserError(f"{path} is damaged; delete the folder {path.parent} (its jobs, if any, go on).") from None
         if wanted & set(content["runs"]):
             found.append(Submission(path.parent.name, path.parent, tuple(content["runs"]), content["job"]))
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import cache, cached_property
 from typing import Any, Literal, get_args
 
@@ -271,6 +271,9 @@ class Run:
     recipe: Recipe
     seed: int
 
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", self.seed, "must be at least 0")
+
     @cached_property
     def name(self) -> str:
         """Readable slug and the first 10 hex digits of the SHA-256 of the content.
@@ -296,7 +299,7 @@ class Run:
             recipe["data"] = kinds.get(recipe["data"]["kind"], VideoSet)(**recipe["data"])
             return Run(variant=Variant(**content["variant"]), recipe=Recipe(**recipe), seed=content["seed"])
         except (KeyError, TypeError) as error:
-            raise UserError(f"The run description is damaged or of another version ({error}); make it again with --plan.") from None
+            raise UserError(f"The run description is damaged or of another version ({error}); run the table's command again, which writes it anew.") from None
 
 
 def told(value: Any) -> Any:
@@ -312,11 +315,3 @@ def told(value: Any) -> Any:
 def defaults(kind: type) -> tuple[tuple[str, Any], ...]:
     """(name, default) of the fields of a dataclass: asked once a class, for names of many runs are made at once."""
     return tuple((f.name, f.default) for f in fields(kind))
-
-
-def changed(value: Any, **changes: Any) -> Any:
-    """dataclasses.replace that names the known fields when a name is wrong."""
-    known = [f.name for f in fields(value)]
-    for name in changes:
-        require(name in known, "field", name, f"must be one of {', '.join(known)}")
-    return replace(value, **changes)

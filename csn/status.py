@@ -68,10 +68,11 @@ def _row(run: Run, home: Path, job: Queued | None) -> Row:
     if job is not None:
         here |= {"node": job.node or None, "reason": job.reason if job.reason != "None" else None}
         return Row(run.name, "running" if job.running else "queued", **here)
-    if record is not None:
+    fresh = bool(progress) and time.time() - progress["time"] < STALE
+    if record is not None and not (fresh and progress["time"] > (folder / "record.json").stat().st_mtime):  # else it is being tried again
         reason = " | ".join([record["error"], *telling(record.get("log") or [])])
         return Row(run.name, "failed", node=record.get("host"), reason=reason, **facts)
-    if progress and time.time() - progress["time"] < STALE:
+    if fresh:
         return Row(run.name, "running", **here)
     return Row(run.name, "stopped" if any(folder.glob("*.ckpt")) else "missing", **facts)
 

@@ -20,7 +20,7 @@ DEEPEST = dict.fromkeys(("smoke", "small", "photo", "medium"), 50)
 
 @dataclass(frozen=True)
 class Quoted:
-    """A published number. recalled: no readable source was found; shown with a dagger and used by nothing. source: where it stands."""
+    """A published number. recalled: no readable source was found; shown with a dagger, used by no claim and no test. source: where it stands."""
 
     value: float
     recalled: bool = False

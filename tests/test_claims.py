@@ -70,6 +70,15 @@ def test_an_order_needs_every_neighbour_and_names_the_weakest() -> None:
     assert (refuted.verdict, refuted.part.name) == ("refuted", "b over c")
 
 
+def test_the_part_told_is_the_one_that_decides() -> None:
+    """Not the one of the lowest mean, where that one is too wide to say anything."""
+    values = {"a": [50, 52, 51], "b": [40, 80, 45], "c": [60, 62, 61]}
+    refuted = judge(of(Order(("a", ("b", "c")))), lines(**values | {"b": [30, 190, 50]}))
+    assert (refuted.verdict, refuted.part.name) == ("refuted", "a over c") and refuted.difference.high < 0
+    undecided = judge(of(Order(("c", ("a", "b")))), lines(**values | {"b": [10, 70, 20]}))
+    assert (undecided.verdict, undecided.part.name) == ("undecided", "c over b") and undecided.difference.low < 0
+
+
 def test_accuracy_per_flop_divides_by_the_line_s_gmacs() -> None:
     cheap = [line("a", s, 30 + s, gmacs="0.1") for s in range(3)] + [line("b", s, 60 + s, gmacs="1.0") for s in range(3)]
     judged = judge(of(Order(("a", "b"), metric="video_top1_per_gmac")), cheap)
@@ -118,11 +127,11 @@ def test_what_predicts_better_is_a_difference_of_rank_correlations() -> None:
 
 def made_up(table: Table, home: Path) -> list[dict[str, str]]:
     """Three seeds of every row that small holds, written as its CSV: accuracies that grow with the row's place."""
-    out = []
-    for i, (row, planned) in enumerate(runs_of(table.rows, SMALL, (0,))):
-        for seed in range(3):
-            facts = {"table": table.name, "block": planned.variant.block, "depth": str(planned.variant.depth), "train_top1": str(90 - i + seed / 10)}
-            out.append(line(row.label, seed, 40 + i * i / 9 + seed / 7, gmacs=str(1 + i), interactions_m=str(9 - i), **facts))
+    out, places = [], list(dict.fromkeys(row.label for row, _ in runs_of(table.rows, SMALL, (0,))))
+    for row, planned in runs_of(table.rows, SMALL, range(3)):
+        i, seed = places.index(row.label), planned.seed
+        facts = {"table": table.name, "block": planned.variant.block, "depth": str(planned.variant.depth), "train_top1": str(90 - i + seed / 10)}
+        out.append(line(row.label, seed, 40 + i * i / 9 + seed / 7, gmacs=str(1 + i), interactions_m=str(9 - i), run=planned.name, **facts))
     write_lines(csv_path(table, SMALL, home), out)
     return out
 

@@ -24,18 +24,18 @@ EAGER = replace(RUN, recipe=replace(RECIPE, compile=False))
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 def test_compiled_training_is_near_eager_and_resumes_to_the_bit(data: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    splits = load(RECIPE, data, "train"), load(RECIPE, data, "test")
+    splits = {name: load(RECIPE, data, name) for name in ("train", "test")}
     reader = reader_of(RECIPE, data, splits)
     for name in "abc":
         (tmp_path / name).mkdir()
     told: list[dict[str, Any]] = []
-    whole = train(RUN, splits[0], reader, tmp_path / "a", Place(report=lambda **facts: told.append(facts)))
+    whole = train(RUN, splits["train"], reader, tmp_path / "a", Place(report=lambda **facts: told.append(facts)))
     assert [facts["phase"] for facts in told][:2] == ["compile", "train"]
     assert whole.compiling is not None and 0 < whole.compiling < whole.seconds
     with pytest.raises(Stopped):
-        train(RUN, splits[0], reader, tmp_path / "b", Place(stop=lambda: True))
-    parts = train(RUN, splits[0], reader, tmp_path / "b", Place())
-    eager = train(EAGER, splits[0], reader, tmp_path / "c", Place())
+        train(RUN, splits["train"], reader, tmp_path / "b", Place(stop=lambda: True))
+    parts = train(RUN, splits["train"], reader, tmp_path / "b", Place())
+    eager = train(EAGER, splits["train"], reader, tmp_path / "c", Place())
     assert eager.compiling is None and eager.history[0]["loss"] == pytest.approx(whole.history[0]["loss"], rel=1e-5)
     for (name, a), b, c in zip(*(one.net.state_dict().items() for one in (whole,)), *(one.net.state_dict().values() for one in (parts, eager)), strict=True):
         assert torch.equal(a, b), name

@@ -149,9 +149,9 @@ def test_the_index_of_a_shared_set_lies_beside_a_link_to_it(tmp_path: Path) -> N
     (own / "folder").symlink_to(shared)
     scan(own / "folder", listing(own / "folder"), own / "folder.csn_index.jsonl")
     recipe = replace(RECIPE, data=VideoSet(kind="folder", classes=1))
-    splits = load(recipe, own, "train"), load(recipe, own, "test")
+    splits = {name: load(recipe, own, name) for name in ("train", "test")}
     assert [len(split.samples) for split in splits] == [1, 1] and not list(shared.rglob("*.jsonl"))
-    assert loader.TestVideos(splits[1], recipe, loader.reader_of(recipe, own, splits))[0][2]
+    assert loader.TestVideos(splits["test"], recipe, loader.reader_of(recipe, own, splits))[0][2]
 
 
 def test_long_lists_of_losses_are_told_short() -> None:

@@ -120,9 +120,9 @@ def test_the_decoded_copy_is_the_files(folder: Path) -> None:
 
 
 def test_the_reader_of_a_recipe_gives_frames_of_the_right_video(data: Path) -> None:
-    splits = load(SMOKE, data, "train"), load(SMOKE, data, "test")
+    splits = {name: load(SMOKE, data, name) for name in ("train", "test")}
     reader = reader_of(SMOKE, data, splits)
-    sample = splits[1].samples[30]
+    sample = splits["test"].samples[30]
     assert reader.length(sample) == 10
     assert (reader.frames(sample, np.array([4, 1])) == read_frames(sample.path, [4, 1])).all()
 

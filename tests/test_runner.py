@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from csn.runner import seconds_left, share_of
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from csn.recipes import SMOKE
+from csn.runner import command, seconds_left, share_of
+from csn.spec import Run, Variant, VideoSet
+
+
+def test_a_gpu_that_trains_on_films_gets_processes_to_read_them() -> None:
+    run = Run(variant=Variant(width=8, depth=26), recipe=SMOKE, seed=0)
+    films = replace(run, recipe=replace(SMOKE, data=VideoSet(kind="folder", classes=2)))
+    cores = len(os.sched_getaffinity(0))
+    for own, device, workers in ((run, "cuda", None), (films, "cpu", None), (films, "cuda:0", max(1, cores // 2))):
+        told = command(own, Path("home"), Path("data"), device, 2, 30.0)
+        assert (int(told[told.index("--workers") + 1]) if "--workers" in told else None) == workers
 
 
 def test_the_share_of_a_run_rises_through_its_phases() -> None:

@@ -47,6 +47,25 @@ def test_the_rows_come_from_files_alone(
     assert "0:01:01" in text and "12.5" in text and "1 of 4 done" in text
 
 
+def test_a_run_that_is_tried_again_is_running(tmp_path: Path) -> None:
+    """A killed run leaves fresh progress behind its record; one that is tried again writes progress after it."""
+    run = RUNS[0]
+    progress = {"phase": "train", "epoch": 1, "epochs": 2, "host": "n2"}
+    write(folder_of(run, tmp_path) / "progress.json", {**progress, "time": time.time() - 5})
+    record(run, tmp_path, error="killed by signal 9", log=[], retry=True)
+    assert [row.state for row in status.rows([run], tmp_path, {})] == ["failed"]
+    write(folder_of(run, tmp_path) / "progress.json", {**progress, "time": time.time() + 1})
+    assert [row.state for row in status.rows([run], tmp_path, {})] == ["running"]
+
+
+def test_a_damaged_submission_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "submissions" / "1" / "submission.json"
+    write(path, {})
+    path.write_text("")
+    with pytest.raises(UserError, match=f"{path} is damaged; delete the folder"):
+        slurm.submissions(tmp_path, ["a"])
+
+
 def test_a_terminal_of_80_columns_shows_names_whole_and_each_reason_once() -> None:
     name, waits = "small-bottleneck-DG4-50-w16-nopool-s{}-3c7710df2{}", "JobArrayTaskLimit"
     some = [status.Row(name.format(0, 0), "running", "10/12", 2.345, 12.3, "node-17.cluster", 1234.0, 40000.0)]

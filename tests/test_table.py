@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from csn import plots
 from csn.claims import Claim, Order
-from csn.collect import COLUMNS, CURVES, Results, collect, csv_path, curves_path, read, read_lines, superseded_path
+from csn.collect import COLUMNS, CURVES, Results, collect, csv_path, curves_path, read, read_lines, superseded
 from csn.execute import folder_of
+from csn.plan import published_in, state_of
 from csn.provenance import REPOSITORY
 from csn.recipes import SMALL, SMOKE, recipe_of
-from csn.show import complexity, render
+from csn.show import complexity, reasons, render
 from csn.spec import UserError, Variant
 from csn.table import Quoted, Row, Table, every_table, runs_of, table_of
 
@@ -72,8 +74,8 @@ def test_collecting_merges_records_with_lines_that_came_along(tmp_path: Path) ->
     other = replace(TABLE, rows=ROWS[1:])
     left = collect(other, SMOKE, tmp_path)[0]
     assert [entry["run"] for entry in left.lines] == [second] and left.superseded == 1
-    assert read_lines(superseded_path(TABLE, SMOKE, tmp_path)) == found[:1]
-    assert collect(other, SMOKE, tmp_path)[0].superseded == 0 and read_lines(superseded_path(TABLE, SMOKE, tmp_path)) == found[:1]
+    assert read_lines(superseded(csv_path(TABLE, SMOKE, tmp_path))) == found[:1]
+    assert collect(other, SMOKE, tmp_path)[0].superseded == 0 and read_lines(superseded(csv_path(TABLE, SMOKE, tmp_path))) == found[:1]
 
 
 def test_learning_curves_are_collected_and_kept_with_their_line(tmp_path: Path) -> None:
@@ -87,7 +89,11 @@ def test_learning_curves_are_collected_and_kept_with_their_line(tmp_path: Path) 
     assert rows[0] == ["tiny_table", "a", "0", "1", "0.050000", "4.40000", "1.500"]
     forget(tmp_path, ROWS[0], 0)
     assert collect(table, SMOKE, tmp_path)[0].curves == results.curves == read(table, SMOKE, tmp_path).curves
-    assert collect(replace(table, rows=ROWS[1:]), SMOKE, tmp_path)[0].curves == []
+    fewer = replace(table, rows=ROWS[1:])
+    known = read(fewer, SMOKE, tmp_path)
+    assert known.superseded == 1 and known.curves == [] and "since its rows or recipe changed, are left out: 1." in reasons(known, ROWS)[-1]
+    assert collect(fewer, SMOKE, tmp_path)[0].curves == []
+    assert read_lines(superseded(curves_path(table, SMOKE, tmp_path)), CURVES) == results.curves
 
 
 def test_the_csv_has_the_agreed_columns_and_no_zero_for_missing(tmp_path: Path) -> None:
@@ -115,6 +121,42 @@ def test_a_foreign_csv_is_refused(tmp_path: Path) -> None:
     path.write_text("x,y\n1,2\n")
     with pytest.raises(UserError, match="is not a results file"):
         collect(TABLE, SMOKE, tmp_path)
+
+
+def test_a_line_of_a_merge_conflict_is_named(tmp_path: Path) -> None:
+    put(tmp_path, ROWS[0], 0, video_top1=12.5)
+    collect(TABLE, SMOKE, tmp_path)
+    path = csv_path(TABLE, SMOKE, tmp_path)
+    path.write_text(path.read_text() + "<<<<<<< HEAD\n")
+    with pytest.raises(UserError, match=r"Line 3 of .*tiny_table\.csv is damaged \(its seed is ''\); mend or delete it"):
+        collect(TABLE, SMOKE, tmp_path)
+
+
+def test_whoever_deletes_a_record_runs_it_again(tmp_path: Path) -> None:
+    """A line of the CSV stands for a run that is not here at all, and for none that failed."""
+    [(_, first), (_, second)] = runs_of(ROWS[:2], SMOKE, (0,))
+    put(tmp_path, ROWS[0], 0, video_top1=12.5)
+    put(tmp_path, ROWS[1], 0, error="the loss is nan")
+    collect(TABLE, SMOKE, tmp_path)
+    assert published_in(TABLE, SMOKE, tmp_path) == {first.name}
+    assert [state_of(run, tmp_path, {first.name}) for run in (first, second)] == ["done", "failed"]
+    for row in ROWS[:2]:
+        forget(tmp_path, row, 0)
+    assert [state_of(run, tmp_path, {first.name}) for run in (first, second)] == ["missing", "missing"]
+    folder_of(first, tmp_path).rmdir()
+    assert state_of(first, tmp_path, {first.name}) == "published"
+
+
+def test_figures_are_of_all_rows_whatever_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Results] = []
+    monkeypatch.setattr(plots, "tradeoffs", drawn.append)
+    monkeypatch.setattr(plots, "save", lambda figure, target: [target])
+    put(tmp_path, ROWS[0], 0, video_top1=12.5)
+    put(tmp_path, ROWS[1], 0, video_top1=13.5)
+    results, _ = collect(replace(TABLE, figures=("tradeoffs",)), SMOKE, tmp_path)
+    text = io.StringIO()
+    render(results, ROWS[:1], tmp_path, Console(file=text, width=80), results.lines[:1])
+    assert drawn == [results] and "12.5" in text.getvalue() and "13.5" not in text.getvalue()
 
 
 def printed(found: list[dict[str, str]], home: Path) -> str:

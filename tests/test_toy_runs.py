@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_sets import real
+from made_sets import KINETICS, kinetics, real
+from small_checkpoint import small_checkpoint
 
-from csn.collect import collect
+from csn.checkpoints.facts import Input
+from csn.cli import main as main_of_table
+from csn.collect import collect, read
 from csn.data.__main__ import main
 from csn.data.scan import read_index
 from csn.execute import execute, folder_of
@@ -89,6 +93,25 @@ EXPECTED = {  # (videos of train and of test, missing of train)
     "kinetics400": ((3, 2), 400), "sports1m": ((2, 2), 1), "something-v1": ((3, 2), 1), "something-v2": ((3, 2), 0),
     "ucf101": ((2, 2), 1), "hmdb51": ((13, 12), 40), "dfdc": ((6, 6), 0),
 }  # fmt: skip
+
+
+def test_a_network_is_tested_without_the_training_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who has the validation set alone can run the rows that test a published network."""
+    root = real("kinetics400", tmp_path / "kinetics400")
+    (root / "train.csv").unlink()
+    shutil.rmtree(root / "train")
+    classes = [(name, f"class{i:06d}", 0, 10) for i, name in enumerate(KINETICS)]
+    kinetics(root, "validate.csv", [*classes, (KINETICS[0], "valclip_001", 7, 17), (KINETICS[1], "-_b_cdefghi", 0, 10)])
+    assert scanned("kinetics400", root) == 0
+    (tmp_path / "checkpoints").mkdir()
+    variant = replace(VARIANT, width=4, pool1=False)
+    given = Input(PAPER.mean, PAPER.std, frames=2, stride=2, crop=32, short=48)
+    small_checkpoint(tmp_path / "checkpoints" / "theirs.safetensors", tuple(KINETICS), variant, given)
+    recipe = replace(RECIPES["kinetics400"], scale="paper", pretrained="theirs.safetensors", clips_per_epoch=0)
+    table = Table(name="theirs", title="Theirs", rows=(Row(label="theirs", variant=variant, recipe=recipe, pretrained="here"),), scale="paper")
+    assert main_of_table(table, ["--home", str(tmp_path), "--data", str(tmp_path), "--jobs", "1"]) == 0, capsys.readouterr()
+    [line] = read(table, PAPER, tmp_path).lines
+    assert line["n_videos"] == "2" and line["train_top1"] == "" and line["video_top1"]
 
 
 DATASETS = os.environ.get("CSN_TEST_DATASETS")

@@ -65,11 +65,11 @@ def test_a_step_takes_the_same_samples_on_any_number_of_processes() -> None:
 
 
 def test_samples_depend_on_seed_epoch_and_position_only(data: Path) -> None:
-    splits = load(SMOKE, data, "train"), load(SMOKE, data, "test")
+    splits = {name: load(SMOKE, data, name) for name in ("train", "test")}
     reader = reader_of(SMOKE, data, splits)
-    one, two = (TrainClips(splits[0], SMOKE, seed, reader) for seed in (0, 1))
+    one, two = (TrainClips(splits["train"], SMOKE, seed, reader) for seed in (0, 1))
     first = one[(0, 5)]
-    again = TrainClips(splits[0], SMOKE, 0, Reader())[(0, 5)]  # read from the files this time
+    again = TrainClips(splits["train"], SMOKE, 0, Reader())[(0, 5)]  # read from the files this time
     assert torch.equal(first[0], again[0]) and first[1] == again[1]
     assert first[0].shape == (4, 32, 32, 3) and first[0].dtype == torch.uint8
     assert not torch.equal(one[(1, 5)][0], first[0]) and not torch.equal(two[(0, 5)][0], first[0])
@@ -86,28 +86,28 @@ def test_normalise_gives_channels_last_floats() -> None:
 
 
 def test_stopped_and_resumed_equals_uninterrupted(data: Path, tmp_path: Path) -> None:
-    splits = load(SMOKE, data, "train"), load(SMOKE, data, "test")
+    splits = {name: load(SMOKE, data, name) for name in ("train", "test")}
     reader = reader_of(SMOKE, data, splits)
     torch.set_num_threads(1)
-    whole = train(RUN, splits[0], reader, tmp_path / "a", Place(checkpoint_every=1e9)) if (tmp_path / "a").mkdir() is None else None
+    whole = train(RUN, splits["train"], reader, tmp_path / "a", Place(checkpoint_every=1e9)) if (tmp_path / "a").mkdir() is None else None
     (tmp_path / "b").mkdir()
     for _ in range(3):
         with pytest.raises(Stopped):
-            train(RUN, splits[0], reader, tmp_path / "b", Place(stop=lambda: True))
-    parts = train(RUN, splits[0], reader, tmp_path / "b", Place())
+            train(RUN, splits["train"], reader, tmp_path / "b", Place(stop=lambda: True))
+    parts = train(RUN, splits["train"], reader, tmp_path / "b", Place())
     assert whole is not None and whole.history == parts.history and len(parts.history) == 2
     for (name, a), b in zip(whole.net.state_dict().items(), parts.net.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
 
 def test_bf16_trains_close_to_fp32(data: Path, tmp_path: Path) -> None:
-    splits = load(SMOKE, data, "train"), load(SMOKE, data, "test")
+    splits = {name: load(SMOKE, data, name) for name in ("train", "test")}
     reader = reader_of(SMOKE, data, splits)
     losses = []
     for precision in ("fp32", "bf16"):
         run = replace(RUN, recipe=replace(SMOKE, precision=precision, epochs=2))
         (tmp_path / precision).mkdir()
-        losses.append(train(run, splits[0], reader, tmp_path / precision, Place()).history[0]["loss"])
+        losses.append(train(run, splits["train"], reader, tmp_path / precision, Place()).history[0]["loss"])
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
@@ -116,17 +116,17 @@ def test_a_recipe_may_start_blocks_as_their_shortcuts(zero: bool, data: Path, tm
     """After steps of no size gamma is where it began."""
     recipe = replace(SMOKE, zero_gamma=zero, epochs=1, warmup=0, lr=1e-12)
     split = load(recipe, data, "train")
-    net = train(replace(RUN, recipe=recipe), split, reader_of(recipe, data, (split, split)), tmp_path, Place()).net
+    net = train(replace(RUN, recipe=recipe), split, reader_of(recipe, data, {"train": split}), tmp_path, Place()).net
     gammas = [module.body[-1].bn.weight.mean().item() for module in net.modules() if isinstance(module, Residual)]
     assert gammas == pytest.approx(8 * [0.0 if zero else 1.0], abs=1e-6)
 
 
 def test_the_final_test_does_not_depend_on_views_per_batch(data: Path) -> None:
-    splits = load(SMOKE, data, "train"), load(SMOKE, data, "test")
+    splits = {name: load(SMOKE, data, name) for name in ("train", "test")}
     reader = reader_of(SMOKE, data, splits)
     torch.manual_seed(0)
     net = csn.build(RUN.variant, 80, 4).to(memory_format=torch.channels_last_3d)
-    scores = [evaluate(net, splits[1], replace(SMOKE, views_per_batch=n), reader, torch.device("cpu")) for n in (3, 64)]
+    scores = [evaluate(net, splits["test"], replace(SMOKE, views_per_batch=n), reader, torch.device("cpu")) for n in (3, 64)]
     np.testing.assert_allclose(scores[0].probs, scores[1].probs, atol=1e-5)
     assert scores[0].probs.sum(1) == pytest.approx(1, abs=1e-5)
     assert len(scores[0].videos) == 80 and scores[0].video_top(80) == 100

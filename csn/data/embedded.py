@@ -6,7 +6,6 @@ can be made again by itself. Files have no B-frames and one closed group of pict
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from csn.data import Sample, Split
 from csn.data.video import VideoPlan, read_frames
-from csn.files import write_atomic
+from csn.files import held, write_atomic
 from csn.spec import Embedded, UserError
 
 SPLITS = ("train", "test")
@@ -73,13 +72,7 @@ class EmbeddedSet:
         """
         digest = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:10]
         folder = root / f"{spec.kind}-{digest}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / "lock").open("w")
-        except OSError as error:
-            raise UserError(f"Cannot write the data folder {root} ({error.strerror}); give another with --data.") from None
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, then finds the set complete
+        with held(folder, wait=True, option="--data"):  # a second process waits, then finds the set complete
             known = read_manifest(folder)
             wanted = [(split, i) for split in SPLITS for i in range(count(spec, split))]
             jobs = [job for job in wanted if not intact(folder, self.relative(*job), known)]
@@ -124,8 +117,7 @@ class EmbeddedSet:
         """
         folder = self.make(spec, root, workers)
         path = folder / f"{split}-{fingerprint(read_manifest(folder))}.npy"
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with held(folder, wait=True, option="--data"):
             if not path.exists():
                 names = [self.relative(split, i) for i in range(count(spec, split))]
                 part = path.with_name(f".{path.name}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from csn.data import Sample, Split, sets
-from csn.data.embedded import SPLITS
 from csn.data.scan import Index, index_file, read_index
 from csn.data.video import VideoError, VideoPlan, probe, read_frames
 from csn.data.views import augment, crops, jittered, uniform
@@ -102,12 +101,12 @@ class Reader:
         return read_frames(sample.path, indices, self.plans(sample.path))
 
 
-def reader_of(recipe: Recipe, root: Path, splits: Sequence[Split]) -> Reader:
-    """A Reader for these splits: a built-in set is decoded once and mapped into memory, real video is read as it comes."""
+def reader_of(recipe: Recipe, root: Path, splits: Mapping[str, Split]) -> Reader:
+    """A Reader for these splits by name: a built-in set is decoded once and mapped into memory, real video is read as it comes."""
     if not isinstance(recipe.data, Embedded):
         return Reader(plans=scanned(root / recipe.data.kind, recipe.data.kind).plan)
     kept: dict[str, NDArray[np.uint8]] = {}
-    for name, split in zip(SPLITS, splits, strict=True):
+    for name, split in splits.items():
         array = sets.drawn(recipe.data).decoded(recipe.data, root, name, os.cpu_count() or 1)
         kept.update({sample.video: array[i] for i, sample in enumerate(split.samples)})
     return Reader(kept)
@@ -157,22 +156,26 @@ class TestVideos(Dataset[tuple[Tensor, int, bool]]):
         self.split, self.recipe, self.reader = split, recipe, reader
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, bool]:
-        recipe, sample = self.recipe, self.split.samples[index]
         try:
-            rate = self.reader.rate(sample, recipe.fps)
-            indices = uniform(self.reader.length(sample), recipe.frames, recipe.stride, recipe.test_clips, rate)
-            short = recipe.resize[0] if recipe.resize else None
-            # all clips in one reading, unless whole frames of all of them would fill the memory of a worker
-            once = [np.unique(indices)] if self.reader.bytes(sample, indices.size) <= MOST_BYTES else [np.unique(clip) for clip in indices]
-            views, clips_each = [], len(indices) // len(once)
-            for k, used in enumerate(once):
-                video = self.reader.frames(sample, used)
-                for clip in indices[k * clips_each : (k + 1) * clips_each]:
-                    views += crops(video[np.searchsorted(used, clip)], recipe.test_crop, short, recipe.test_crops)
+            return self.views(index), index, True
         except VideoError:
-            side = recipe.test_crop
-            return torch.zeros((0, recipe.frames, side, side, 3), dtype=torch.uint8), index, False
-        return torch.from_numpy(np.stack(views)), index, True
+            side = self.recipe.test_crop
+            return torch.zeros((0, self.recipe.frames, side, side, 3), dtype=torch.uint8), index, False
+
+    def views(self, index: int) -> Tensor:
+        """All views of a video, uint8 (N, T, crop, crop, 3). Raises VideoError."""
+        recipe, sample = self.recipe, self.split.samples[index]
+        rate = self.reader.rate(sample, recipe.fps)
+        indices = uniform(self.reader.length(sample), recipe.frames, recipe.stride, recipe.test_clips, rate)
+        short = recipe.resize[0] if recipe.resize else None
+        # all clips in one reading, unless whole frames of all of them would fill the memory of a worker
+        once = [np.unique(indices)] if self.reader.bytes(sample, indices.size) <= MOST_BYTES else [np.unique(clip) for clip in indices]
+        found, clips_each = [], len(indices) // len(once)
+        for k, used in enumerate(once):
+            video = self.reader.frames(sample, used)
+            for clip in indices[k * clips_each : (k + 1) * clips_each]:
+                found += crops(video[np.searchsorted(used, clip)], recipe.test_crop, short, recipe.test_crops)
+        return torch.from_numpy(np.stack(found))
 
 
 def too_many(damaged: int, videos: int) -> str:

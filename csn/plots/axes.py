@@ -19,6 +19,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from csn.claims import Line, value
@@ -26,6 +27,7 @@ from csn.collect import Results
 from csn.metrics import interval
 from csn.show import measure
 
+ASIDE = 6 / 72  # inches between markers of one place
 PALETTE = sns.color_palette("colorblind")
 TITLES = {
     "gmacs": "GMACs per clip", "interactions_m": "channel interactions, millions", "params_m": "parameters, millions",
@@ -69,21 +71,27 @@ def channel_separated(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, metric: str = "video_top1", chained: Sequence[str] = tuple(MARKERS)) -> Axes:
-    """metric against a cost (log axis). data: a summary of metric with family and kind; the kinds in chained are joined."""
+    """metric against a cost (log axis). data: a summary of metric with family and kind; the kinds in chained are joined.
+
+    Markers of nearly one cost stand beside each other; the lines run where the costs are.
+    """
     if data.empty:
         return empty(ax)
     data = data[data[cost] > 0]
+    figure = ax.get_figure(root=True)
+    assert figure is not None
     low, high = log10(data[cost].min()), log10(data[cost].max())
     room = 0.08 * max(high - low, 0.5)
-    data = data.assign(x=10 ** spread(np.log10(data[cost].to_numpy(float)), room / 4))
+    data = data.assign(x=data[cost], aside=beside(np.log10(data[cost].to_numpy(float)), room / 4))
     for family, part in data.groupby("family", sort=False):
         colour = PALETTE[FAMILIES[str(family)]]
         chain = part[part.kind.isin(chained)].sort_values("x")
         ax.plot(chain.x, chain["mean"], "-", color=colour, alpha=0.45, lw=1.2, zorder=1)
         for _, point in part.iterrows():
             marker = MARKERS[point["kind"]]
-            ax.errorbar(point["x"], point["mean"], yerr=point["half"] or None, fmt="none", ecolor=colour, capsize=2.5, lw=1)
-            ax.plot(point["x"], point["mean"], marker, color=colour, ms=9 if marker in "PX" else 7, mec="white", mew=0.7, zorder=3)
+            place = ax.transData + ScaledTranslation(ASIDE * point["aside"], 0, figure.dpi_scale_trans)
+            ax.errorbar(point["x"], point["mean"], yerr=point["half"] or None, fmt="none", ecolor=colour, capsize=2.5, lw=1, transform=place)
+            ax.plot(point["x"], point["mean"], marker, color=colour, ms=9 if marker in "PX" else 7, mec="white", mew=0.7, zorder=3, transform=place)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1,) if high - low > 1.7 else (1, 2, 5) if high - low > 0.7 else (1, 1.5, 2, 3, 5, 7)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -95,14 +103,12 @@ def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, metric: str = "video_top1"
     return ax
 
 
-def spread(places: NDArray[np.floating], apart: float) -> NDArray[np.floating]:
-    """places with those nearer than apart to their neighbour moved apart, each cluster around its middle: points stay visible."""
-    order, moved = np.argsort(places, kind="stable"), np.array(places, dtype=np.float64)
-    clusters = np.split(order, np.flatnonzero(np.diff(places[order]) > apart) + 1)
-    for cluster in clusters:
-        steps = np.arange(len(cluster)) - (len(cluster) - 1) / 2
-        moved[cluster] = places[cluster].mean() + apart * steps
-    return moved
+def beside(places: NDArray[np.floating], apart: float) -> NDArray[np.float64]:
+    """Steps, 0 for most, by which points of one place are drawn beside each other: those within apart of a neighbour, evenly about 0."""
+    order, steps = np.argsort(places, kind="stable"), np.zeros(len(places))
+    for cluster in np.split(order, np.flatnonzero(np.diff(places[order]) > apart) + 1):
+        steps[cluster] = np.arange(len(cluster)) - (len(cluster) - 1) / 2
+    return steps
 
 
 def group_curves(data: pd.DataFrame, ax: Axes, metric: str = "video_top1") -> Axes:
