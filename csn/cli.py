@@ -148,8 +148,11 @@ def make_data(recipe: Recipe, data: Path, console: Console) -> None:
     if not isinstance(recipe.data, Embedded):
         from csn.data.loader import load
 
-        for split in ("train", "test") if recipe.clips_per_epoch else ("test",):
-            console.print("\n".join(load(recipe, data, split).told(f"{recipe.data.kind}, {split}")), markup=False, highlight=False, soft_wrap=True)
+        splits = {name: load(recipe, data, name) for name in (("train", "test") if recipe.clips_per_epoch else ("test",))}
+        for name, found in splits.items():
+            console.print("\n".join(found.told(f"{recipe.data.kind}, {name}")), markup=False, highlight=False, soft_wrap=True)
+        if len(splits) == 2 and len({found.fingerprint for found in splits.values()}) == 1:
+            console.print("warning: the test videos are the training videos; part them into train/ and test/.", highlight=False)
         return
     spec = recipe.data
     from rich.progress import Progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,28 @@ def test_dfdc_keeps_fakes_with_their_original(tmp_path: Path, parts: int) -> Non
     assert len(train.missing) + len(val.missing) == 1
     if parts == 12:
         assert {video.split("/")[0] for video in by_video(val)} == {"dfdc_train_part_0", "dfdc_train_part_10"}
+
+
+@pytest.mark.parametrize("parts", [(1, 2, 3), (0, 10), (7, 27)])
+def test_dfdc_has_both_splits_whatever_parts_are_there(tmp_path: Path, parts: tuple[int, ...]) -> None:
+    for part in parts:
+        dfdc_part(tmp_path / f"dfdc_train_part_{part}", 2)
+    train, val = (by_video(sets.load(VideoSet(kind="dfdc"), tmp_path, split)) for split in ("train", "val"))
+    assert {video.split("/")[0] for video in val} == {f"dfdc_train_part_{parts[0]}"}
+    assert len(train) + len(val) == 6 * len(parts) and not set(train) & set(val)
+
+
+def test_dfdc_refuses_a_video_that_lies_in_two_folders(tmp_path: Path) -> None:
+    for name in ("dfdc_train_part_0", "train_sample_videos"):
+        dfdc_part(tmp_path / name, 1)
+    shutil.copy(tmp_path / "dfdc_train_part_0/metadata.json", tmp_path / "train_sample_videos/metadata.json")
+    with pytest.raises(UserError, match="would train and test on one video"):
+        sets.load(VideoSet(kind="dfdc"), tmp_path, "val")
+
+
+def test_dfdc_root_may_be_called_test(tmp_path: Path) -> None:
+    dfdc_part(tmp_path / "test_of_mine", 60)
+    assert by_video(sets.load(VideoSet(kind="dfdc"), tmp_path / "test_of_mine", "train"))
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,28 @@ def test_folders_by_split(tmp_path: Path) -> None:
     put(tmp_path, "train/a/1.mp4", "train/b/2.mp4", "test/b/3.mp4")
     test = sets.load(VideoSet(kind="folder", classes=2), tmp_path, "test")
     assert by_video(test) == {"test/b/3.mp4": (1,)} and test.classes == ("a", "b")  # a keeps its number
-    with pytest.raises(UserError, match=r"`split` .* is no folder"):
+    with pytest.raises(UserError, match=r"`split` \(=validation\) is neither a folder nor a list of .*, which has train; add validation/ or validation.txt"):
         sets.load(VideoSet(kind="folder", classes=2), tmp_path, "validation")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no class folders"):
         sets.load(VideoSet(kind="folder", classes=1), tmp_path / "empty", "train")
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_other_names_of_the_test_videos(tmp_path: Path, name: str) -> None:
+    put(tmp_path / "folders", "train/a/1.mp4", "train/b/2.mp4", f"{name}/b/3.mp4")
+    assert by_video(sets.load(VideoSet(kind="folder", classes=2), tmp_path / "folders", "test")) == {f"{name}/b/3.mp4": (1,)}
+    put(tmp_path / "lists", "z/1.mp4", "y/2.mp4", "y/3.mp4")
+    (tmp_path / "lists/train.csv").write_text("z/1.mp4,0\ny/2.mp4,1\n")
+    with pytest.raises(UserError, match=r"`split` \(=test\) is neither .*, which has train.csv"):  # never the training videos in its place
+        sets.load(VideoSet(kind="folder", classes=2), tmp_path / "lists", "test")
+    (tmp_path / f"lists/{name}.csv").write_text("y/3.mp4,1\n")
+    assert by_video(sets.load(VideoSet(kind="folder", classes=2), tmp_path / "lists", "test")) == {"y/3.mp4": (1,)}
+
+
+def test_what_editors_and_systems_leave_is_no_video(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.mp4", "a/._1.mp4", "a/.cache/2.mp4", ".Trash/3.mp4")
+    assert listing(tmp_path) == ["a/1.mp4"]
 
 
 @pytest.mark.parametrize(

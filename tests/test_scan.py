@@ -9,9 +9,10 @@ import signal
 from functools import partial
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
-from made_videos import write, write_folder
+from made_videos import X264, write, write_folder
 
 from csn.data.media import listing, stem
 from csn.data.scan import index_file, read_index, scan
@@ -77,8 +78,29 @@ def test_scan_goes_on_where_it_stopped(root: Path) -> None:
     assert read_index(root).plan(root / "a/safe.mp4").frames == 9
     (root / "a/safe.mp4").unlink()
     assert "a/safe.mp4" not in scan(root, listing(root)).entries
-    with pytest.raises(VideoError, match="No such file"):
+    with pytest.raises(VideoError, match="not in the index"):
         read_index(root).plan(root / "a/safe.mp4")
+    assert list(read_index(root).entries) == sorted(listing(root))
+
+
+def test_a_full_scan_checks_again_what_a_quick_one_saw(tmp_path: Path) -> None:
+    """A quick scan lists packets and sees no damage."""
+    path = write(tmp_path / "a.mp4", **X264)
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    at = content.find(bytes(packets[5])) + 20
+    content[at : at + 40] = bytes(40)
+    path.write_bytes(content)
+    assert not scan(tmp_path, ["a.mp4"], check=partial(probe, quick=True), quick=True).damaged
+    assert not scan(tmp_path, ["a.mp4"], check=unforeseen, quick=True).damaged  # known
+    assert scan(tmp_path, ["a.mp4"]).damaged and read_index(tmp_path).damaged
+    assert scan(tmp_path, ["a.mp4"], check=unforeseen, quick=True).damaged  # a quick scan leaves what a full one found
+
+
+def test_what_took_too_long_is_checked_again(root: Path) -> None:
+    assert scan(root, ["a/safe.mp4"], check=partial(dies, "safe.mp4")).damaged
+    assert not scan(root, ["a/safe.mp4"]).damaged
 
 
 def test_a_hanging_decoder_is_killed(root: Path) -> None:
@@ -172,3 +194,24 @@ def test_damaged_folders_of_pictures(tmp_path: Path) -> None:
     (tmp_path / "other/00002.jpg").replace(mixed / "00002.jpg")
     with pytest.raises(VideoError, match="differ in size"):
         probe(mixed)
+
+
+def test_of_several_series_of_pictures_the_one_of_pictures_is_read(tmp_path: Path) -> None:
+    """MMAction2's folders hold img_00001.jpg, flow_x_00001.jpg, flow_y_00001.jpg side by side."""
+    folder = write_folder(tmp_path / "a", frames=4)
+    wanted = read_frames(folder, range(4))
+    for path in sorted(folder.iterdir()):
+        for flow in ("flow_x_", "flow_y_"):
+            (folder / f"{flow}{path.name}").write_bytes(path.read_bytes())
+        path.rename(folder / f"img_{path.name}")
+    (folder / "._img_00002.jpg").write_bytes(b"Mac OS")
+    assert probe(folder).frames == 4 and not probe(folder).damage
+    assert np.array_equal(read_frames(folder, range(4)), wanted)
+    (folder / "img_2.jpg").write_bytes(b"")
+    with pytest.raises(VideoError, match="it holds two pictures of number 2"):
+        read_frames(folder, [0])
+    for path in folder.glob("*img_*"):
+        path.unlink()
+    with pytest.raises(VideoError, match=r"it holds several series of pictures \(flow_x_, flow_y_\)"):
+        read_frames(folder, [0])
+    assert "several series" in scan(tmp_path, ["a"]).damaged["a"]

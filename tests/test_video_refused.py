@@ -171,3 +171,15 @@ def test_real_clip(name: str) -> None:
     plan = probe(path)
     assert plan.frames == expected["frames_ffmpeg"]
     read_at_random(path, reference(path))
+
+
+@pytest.mark.parametrize(("ending", "codec"), [(".webm", "libvpx"), (".mkv", "libx264")])
+@pytest.mark.parametrize("frames", [24, 48, 96])
+def test_a_short_film_that_ends_early_is_named(frames: int, ending: str, codec: str, tmp_path: Path) -> None:
+    """One to four seconds, as in Something-Something V2: a tolerance of a second would see nothing."""
+    path = write(tmp_path / f"a{ending}", frames, codec=codec)
+    assert not probe(path).damage and probe(path).frames == frames
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    plan = probe(path)
+    assert plan.damage.startswith("ends early") and 0 < plan.frames < frames and plan.reader == "pyav"

@@ -48,11 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
 
             index = scan(
                 args.root, paths, args.index, workers=max(args.workers, 1), seconds=args.seconds,
-                check=partial(probe, quick=args.quick), progress=show,
+                check=partial(probe, quick=args.quick), quick=args.quick, progress=show,
             )  # fmt: skip
         file = args.index or index_file(args.root)
         damage = file.with_suffix(".damaged.txt")
-        damage.write_text("".join(f"{path}\t{reason}\n" for path, reason in index.damaged.items()), encoding="utf-8")
+        damage.write_text("".join(f"{path}\t{reason}\n" for path, reason in index.damaged.items()), encoding="utf-8", errors="surrogateescape")
         fast = sum(entry.plan is not None and entry.plan.reader == "decord" for entry in index.entries.values())
         console.print(f"{len(index.entries)} videos, {len(index.damaged)} damaged (listed in {damage}), {fast} read by decord")
         readable = 0

@@ -1,9 +1,10 @@
 """Deepfake Detection Challenge: metadata.json or labels.csv beside the videos; classes REAL = 0, FAKE = 1.
 
 Training parts come without a validation split. Split "train" and "val" part them here, a real video and every fake made
-from it always on one side: where there are several parts, every tenth part (0, 10, ...) is "val"; in a single part, the
-tenth of the real videos whose names hash lowest modulo 10 is, with their fakes. "test" is a folder of its own with
-labels (test, validation or private). The score of a video is the probability of FAKE.
+from it always on one side: where there are several parts, every tenth part (0, 10, ...; every tenth of those there, where their
+numbers do not part them) is "val"; in a single part, the tenth of the real videos whose names hash lowest modulo 10 is, with
+their fakes. "test" is a folder of its own with labels (test, validation or private). The score of a video is the probability of
+FAKE.
 """
 
 from __future__ import annotations
@@ -32,16 +33,22 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
     one_of(split, "train", "val", "test")
     found = sorted(path for name in LISTS for path in (*root.glob(name), *root.glob(f"*/{name}"), *root.glob(f"*/*/{name}")))
     lists = {path.parent: path for path in reversed(found)}  # one list a folder
-    parts = {folder: path for folder, path in lists.items() if folder.name.startswith(HELD_OUT) == (split == "test")}
+    parts = {folder: path for folder, path in lists.items() if (folder != root and folder.name.startswith(HELD_OUT)) == (split == "test")}
     if not parts:
         where = "a folder test or validation" if split == "test" else "the parts dfdc_train_part_0 ..."
         raise UserError(f"No {' or '.join(LISTS)} found for split {split}: put {where} into {root}.")
     present, samples, missing = set(files), [], []
-    for position, folder in enumerate(sorted(parts, key=part_number)):
-        number = part_number(folder)[0]
+    order = sorted(parts, key=part_number)
+    groups = [part_number(folder)[0] for folder in order]
+    if min(groups) < 0 or len({number % 10 == 0 for number in groups}) == 1:
+        groups = list(range(len(order)))
+    at: dict[str, Path] = {}
+    for folder, number in zip(order, groups, strict=True):
         for name, label, original in read_list(parts[folder]):
             if split != "test":
-                group = (number if number >= 0 else position) if len(parts) > 1 else crc32((original or name).encode())
+                if at.setdefault(name, folder) != folder:
+                    raise UserError(f"{name} lies in {at[name]} and in {folder}, which would train and test on one video; move one of the two away.")
+                group = number if len(parts) > 1 else crc32((original or name).encode())
                 if (group % 10 == 0) != (split == "val"):
                     continue
             path = folder / name
@@ -71,7 +78,7 @@ def read_list(path: Path) -> list[Row]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = [row for row in csv.reader(stream) if row]
         return [(row[0], label_of(row[1]), "") for row in rows if row[0].lower() not in ("filename", "file", "video")]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, IndexError, csv.Error) as error:
         raise UserError(f"{path} is no list of DFDC ({type(error).__name__}: {error}).") from None
 
 

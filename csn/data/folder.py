@@ -1,7 +1,7 @@
 """A plain set: root/<class>/<video>, root/<split>/<class>/<video>, or a list root/<split>.txt or .csv (csn.data.lists).
 
 Classes: the lines of root/classes.txt if there is one, else the sorted folder names. A class without videos keeps its
-number.
+number. Videos to test on may be called val or validation too.
 """
 
 from __future__ import annotations
@@ -13,22 +13,27 @@ from csn.data import Sample, Split, lists
 from csn.data.media import fingerprint, lines
 from csn.spec import UserError
 
+NAMES = {"train": ("train",), "test": ("test", "val", "validation"), "val": ("val", "validation"), "validation": ("validation", "val")}
+
 
 def load(root: Path, split: str, files: Sequence[str]) -> Split:
-    """The videos below root/<split>, or below root itself where there is no such folder: then every split is all of it.
+    """The videos of a list or folder of the split, or below root itself where no split has either: then every split is all of it.
 
-    Raises UserError where there are no classes, or a folder is not in classes.txt.
+    Raises UserError where another split has a list or folder and this one has none, where there are no classes, or a folder is not
+    in classes.txt.
     """
-    for listed in (root / f"{split}.txt", root / f"{split}.csv"):
+    names = NAMES.get(split, (split,))
+    for listed in (root / f"{name}.{ending}" for name in names for ending in ("txt", "csv")):
         if listed.is_file():
             named = root / "classes.txt"
             return lists.load(root, listed, files, [line for _, line in lines(named)] if named.is_file() else None)
-    base = root / split if (root / split).is_dir() else root
-    if base == root and any((root / name).is_dir() for name in ("train", "val", "validation", "test")):
-        raise UserError(f"`split` (={split}) is no folder of {root}, which has splits of its own.")
+    base = next((root / name for name in names if (root / name).is_dir()), root)
+    others = [root / f"{name}{ending}" for own in NAMES.values() for name in own for ending in ("", ".txt", ".csv")]
+    if base == root and (other := next((path for path in others if path.exists()), None)):
+        raise UserError(f"`split` (={split}) is neither a folder nor a list of {root}, which has {other.name}; add {names[0]}/ or {names[0]}.txt.")
     classes = read_classes(root, base)
     number = {name: i for i, name in enumerate(classes)}
-    prefix = "" if base == root else f"{split}/"
+    prefix = "" if base == root else f"{base.name}/"
     samples = []
     for file in files:
         folder, inside, _ = file.removeprefix(prefix).partition("/")

@@ -1,10 +1,14 @@
-"""A folder of numbered pictures read as a video: frame i is the i-th file in the order of the numbers."""
+"""A folder of numbered pictures read as a video: frame i is the i-th file in the order of the numbers.
+
+Other tools put optical flow beside the pictures (flow_x_00001.jpg): of several series of names the one of pictures is read.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +16,29 @@ from PIL import Image
 
 PICTURES = (".jpg", ".jpeg", ".png")
 NUMBER = re.compile(r"(\d+)\.\w+$")
+SERIES = ("", "img_", "image_", "frame_", "frame", "img", "image")  # what stands before the number, most likely first
 
 
 def pictures(folder: str | os.PathLike[str]) -> list[str]:
-    """Paths of the numbered pictures of a folder, from 0 or 1 or anywhere, with any padding. Raises OSError."""
-    found = []
+    """Paths of the numbered pictures of a folder, from 0 or 1 or anywhere, with any padding.
+
+    Raises OSError, and ValueError where it is not clear which pictures are the video's.
+    """
+    series: dict[str, list[tuple[int, str]]] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
             number = NUMBER.search(entry.name)
-            if number and entry.name.lower().endswith(PICTURES):
-                found.append((int(number[1]), entry.path))
-    return [path for _, path in sorted(found)]
+            if number and entry.name.lower().endswith(PICTURES) and not entry.name.startswith("."):
+                series.setdefault(entry.name[: number.start()].lower(), []).append((int(number[1]), entry.path))
+    if not series:
+        return []
+    name = next((name for name in SERIES if name in series), None) if len(series) > 1 else next(iter(series))
+    if name is None:
+        raise ValueError(f"it holds several series of pictures ({', '.join(sorted(series))})")
+    found = sorted(series[name])
+    if twice := next((number for (number, _), (after, _) in pairwise(found) if number == after), None):
+        raise ValueError(f"it holds two pictures of number {twice}")
+    return [path for _, path in found]
 
 
 def holes(paths: Sequence[str]) -> int:

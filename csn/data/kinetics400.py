@@ -70,7 +70,10 @@ def read_rows(path: Path) -> Mapping[Clip, str]:
 def _read(path: Path, mtime_ns: int) -> Mapping[Clip, str]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, skipinitialspace=True)
-        columns = next(reader, [])
+        try:
+            columns = next(reader, [])
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read as UTF-8 CSV ({error}).") from None
         for column in ("youtube_id", "time_start", "time_end"):
             if column not in columns:
                 raise UserError(f"{path} has no column {column!r} in its first line ({', '.join(columns)[:80]}); add the header.")
@@ -82,6 +85,6 @@ def _read(path: Path, mtime_ns: int) -> Mapping[Clip, str]:
                 if row:
                     clip = (row[youtube], int(float(row[start])), int(float(row[end])))
                     rows[clip] = row[label].strip() if label is not None else ""
-        except (IndexError, ValueError) as error:
+        except (IndexError, ValueError, OverflowError, csv.Error) as error:
             raise UserError(f"{path}, line {reader.line_num}: {error}.") from None
     return rows

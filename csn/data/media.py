@@ -28,6 +28,8 @@ def listing(root: Path) -> list[str]:
             below.clear()
             continue
         seen.add((inode.st_dev, inode.st_ino))
+        below[:] = [name for name in below if not name.startswith(".")]  # what a system or an editor keeps beside our files
+        files = [name for name in files if not name.startswith(".")]
         relative = os.path.relpath(folder, root)
         prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
         found += [prefix + name for name in files if name.lower().endswith(VIDEOS)]
@@ -73,5 +75,5 @@ def fingerprint(samples: Iterable[Sample], classes: Iterable[str]) -> str:
     """First 16 hex digits of the SHA-256 over class names, video ids and labels."""
     digest = hashlib.sha256("\n".join(classes).encode())
     for sample in samples:
-        digest.update(f"\n{sample.video} {sample.labels}".encode())
+        digest.update(f"\n{sample.video} {sample.labels}".encode(errors="surrogateescape"))  # file names are bytes
     return digest.hexdigest()[:16]

@@ -76,10 +76,12 @@ def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
         height, width, _ = upright(path, first).shape
         reason = _doubt(container, stream, first, packets)
         seconds, promised = (container.duration or 0) / 1e6, stream.frames
+        # where sound may outlast the pictures, the container's duration tells little of theirs
+        wanted = 0.95 * seconds - 2 / float(rate or 25) if len(container.streams) == 1 else 0.8 * seconds - 1
         quick = quick and not reason and codec.name == "h264"
     frames, damage = len(packets), ""
     if not quick:
-        sums, damage = _reference(path, seconds, promised)
+        sums, damage = _reference(path, seconds, wanted, promised)
         frames = len(sums)
         if not reason:  # what FFmpeg 4 inside decord conceals, it conceals in another way
             reason = "damaged" if damage else _disagreement(path, sums, [i for i, p in enumerate(packets) if p.key])
@@ -87,7 +89,10 @@ def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
 
 
 def _probe_folder(path: str, quick: bool) -> VideoPlan:
-    names = pictures(path)
+    try:
+        names = pictures(path)
+    except (OSError, ValueError) as error:
+        raise VideoError(path, f"{error}.") from None
     if not names:
         raise VideoError(path, "the folder holds no numbered pictures.")
     height, width, _ = by_pictures(path, [0] if quick else range(len(names))).shape[1:]
@@ -144,8 +149,9 @@ def _doubt(
     return ""
 
 
-def _reference(path: str, seconds: float, promised: int) -> tuple[list[int], str]:
-    """Checksums of all frames of a full decode, and its damage: fewer frames than announced, or concealed ones."""
+def _reference(path: str, seconds: float, wanted: float, promised: int) -> tuple[list[int], str]:
+    """Checksums of all frames of a full decode, and its damage: fewer frames than announced, concealed ones, or a last one shown before
+    second `wanted` of the `seconds` that the container announces."""
     sums, concealed, end = [], 0, 0.0
     for frame in decode(path):
         sums.append(crc32(upright(path, frame).data))
@@ -155,7 +161,7 @@ def _reference(path: str, seconds: float, promised: int) -> tuple[list[int], str
         raise VideoError(path, "it has no decodable frame.")
     if len(sums) < 0.9 * promised:
         return sums, f"ends early: {len(sums)} of {promised} frames"
-    if end < 0.8 * seconds - 1:
+    if end < wanted:
         return sums, f"ends early: {end:.1f} of {seconds:.1f} seconds"
     return sums, f"{concealed} of {len(sums)} frames concealed" if concealed else ""
 

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +30,8 @@ Check = Callable[[str], VideoPlan]
 
 @dataclass(frozen=True)
 class Entry:
-    """What a scan found. size, mtime_ns: of the file then; digest: SHA-256 of its bytes; error: "" where plan is set."""
+    """What a scan found. size, mtime_ns: of the file then; digest: SHA-256 of its bytes, "" where the check did not come to an end;
+    error: "" where plan is set; quick: whether the check was the quick one."""
 
     path: str
     size: int
@@ -38,6 +39,7 @@ class Entry:
     digest: str
     plan: VideoPlan | None
     error: str
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,15 @@ def read_index(root: Path, file: Path | None = None) -> Index:
                 if not line.endswith("\n"):
                     break
                 content = json.loads(line)
+                if content.get("gone"):
+                    entries.pop(content["path"], None)
+                    continue
                 if content["plan"] is not None:
                     content["plan"] = VideoPlan(**content["plan"])
                 entries[content["path"]] = Entry(**content)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         file = file or index_file(root)
         raise UserError(f"The index {file} is damaged ({error}); delete it and scan again.") from None
     return Index(root, entries)
@@ -106,11 +111,14 @@ def scan(
     workers: int = 1,
     seconds: float = 60.0,
     check: Check = probe,
+    quick: bool = False,
     progress: Callable[[int, int, int], None] = lambda done, total, damaged: None,
 ) -> Index:
     """Check the paths (relative to root) that the index lacks or that changed; append to it; return it.
 
-    workers: processes. seconds: limit for one file. check: what a worker does with a file, `probe` or its quick form.
+    Those whose check came to no end (too long, a crash) are checked again, and in a full scan those that were checked quickly. Files
+    that are gone leave the index. workers: processes. seconds: limit for one file. check: what a worker does with a file, `probe` or
+    its quick form; quick: that it is this.
     progress is called with (checked, in all, damaged). Raises UserError where the index cannot be written or another
     scan is writing it.
     """
@@ -125,7 +133,7 @@ def scan(
             raise UserError(f"Cannot write the index {file} ({error.strerror}); {where}.") from None
         _mend(file)
         entries, wanted = read_index(root, file).entries, list(paths)
-        todo = [path for path in wanted if not _unchanged(root, path, entries.get(path))]
+        todo = [path for path in wanted if not _settled(root, path, entries.get(path), quick)]
         done = len(wanted) - len(todo)
         damaged = sum(bool(e.error) for e in entries.values())
         progress(done, len(wanted), damaged)
@@ -133,14 +141,17 @@ def scan(
         try:
             for path, result in pool.run(todo):
                 entry = result if isinstance(result, Entry) else Entry(path, *_stat(root / path), "", None, result)
-                entries[path] = entry
+                entries[path] = entry = replace(entry, quick=quick)
                 out.write(json.dumps(asdict(entry)) + "\n")
                 out.flush()
                 done, damaged = done + 1, damaged + bool(entry.error)
                 progress(done, len(wanted), damaged)
         finally:
             pool.close()
-    kept = set(wanted)
+        kept = set(wanted)
+        for path in entries:
+            if path not in kept and not (root / path).exists():
+                out.write(json.dumps({"path": path, "gone": True}) + "\n")
     return Index(root, {path: entry for path, entry in entries.items() if path in kept})
 
 
@@ -159,8 +170,9 @@ def _stat(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _unchanged(root: Path, path: str, entry: Entry | None) -> bool:
-    return entry is not None and (entry.size, entry.mtime_ns) == _stat(root / path)
+def _settled(root: Path, path: str, entry: Entry | None, quick: bool) -> bool:
+    """Whether the index knows enough of a file: unchanged since, checked to the end, and in full where that is asked for."""
+    return entry is not None and bool(entry.digest) and (quick or not entry.quick) and (entry.size, entry.mtime_ns) == _stat(root / path)
 
 
 def _examine(check: Check, root: Path, path: str) -> Entry:
@@ -179,4 +191,6 @@ def _examine(check: Check, root: Path, path: str) -> Entry:
                     digest.update(block)
     except OSError as fault:
         plan, error = None, f"{fault.strerror}."
+    except ValueError as fault:  # of pictures; the check has said it too
+        plan, error = None, f"{fault}."
     return Entry(path, size, mtime_ns, digest.hexdigest(), plan, error)

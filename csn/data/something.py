@@ -39,13 +39,16 @@ def load_v2(root: Path, split: str, files: Sequence[str]) -> Split:
     one_of(split, "train", "validation")
     what = "Something-Something V2"
     names = _read(annotation(root, PLACES, ("something-something-v2-labels.json", "labels.json"), f"The class list of {what}"))
-    classes = tuple(sorted(names, key=lambda name: int(names[name])))
+    try:
+        classes = tuple(sorted(names, key=lambda name: int(names[name])))
+    except (TypeError, ValueError):
+        raise UserError(f"The class list of {what} below {root} is no map of names to numbers.") from None
     if [int(names[name]) for name in classes] != list(range(len(classes))):
         raise UserError(f"The numbers in the class list of {what} below {root} are not 0 to {len(classes) - 1}.")
     path = annotation(root, PLACES, (f"something-something-v2-{split}.json", f"{split}.json"), f"The {split} list of {what}")
     try:  # `label` is free text, the class is the template without its brackets
         rows = [(str(row["id"]), row["template"].replace("[", "").replace("]", "")) for row in _read(path)]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is no list of records with `id` and `template`.") from None
     return _split(root, files, rows, classes, path)
 
