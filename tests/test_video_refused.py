@@ -183,3 +183,12 @@ def test_a_short_film_that_ends_early_is_named(frames: int, ending: str, codec: 
     path.write_bytes(content[: len(content) * 3 // 4])
     plan = probe(path)
     assert plan.damage.startswith("ends early") and 0 < plan.frames < frames and plan.reader == "pyav"
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_the_rate_of_a_film_of_varying_rate_is_its_mean(ending: str, tmp_path: Path) -> None:
+    """25 pictures a second for a moment, then one every 0.4 s: 23 steps in 7.04 s."""
+    times = [*range(7), *(6 + 10 * k for k in range(1, 18))]
+    path = write(tmp_path / f"a{ending}", 24, times=times, **X264)
+    assert probe(path).frames == 24
+    assert probe(path).fps == pytest.approx(23 / (176 / 25), rel=0.01)

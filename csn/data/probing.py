@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -61,7 +63,7 @@ def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
     packets: list[_Packet] = []
     first: av.VideoFrame | None = None
     with opened(path) as (container, stream):
-        codec, rate = stream.codec_context, stream.average_rate or stream.guessed_rate
+        codec, rate = stream.codec_context, float(stream.average_rate or stream.guessed_rate or 0)
         for packet in container.demux(stream):
             if packet.size:
                 key = packet.is_keyframe
@@ -75,9 +77,11 @@ def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
             raise VideoError(path, "it is to be shown mirrored, which is not supported.")
         height, width, _ = upright(path, first).shape
         reason = _doubt(container, stream, first, packets)
+        seen = measured(packets, stream.time_base)
+        rate = seen if seen and abs(seen - rate) > 0.02 * rate else rate  # less is the rounding of times to milliseconds
         seconds, promised = (container.duration or 0) / 1e6, stream.frames
         # where sound may outlast the pictures, the container's duration tells little of theirs
-        wanted = 0.95 * seconds - 2 / float(rate or 25) if len(container.streams) == 1 else 0.8 * seconds - 1
+        wanted = 0.95 * seconds - 2 / (rate or 25) if len(container.streams) == 1 else 0.8 * seconds - 1
         quick = quick and not reason and codec.name == "h264"
     frames, damage = len(packets), ""
     if not quick:
@@ -85,7 +89,18 @@ def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
         frames = len(sums)
         if not reason:  # what FFmpeg 4 inside decord conceals, it conceals in another way
             reason = "damaged" if damage else _disagreement(path, sums, [i for i, p in enumerate(packets) if p.key])
-    return VideoPlan(frames, height, width, float(rate or 0), "pyav" if reason else "decord", reason, damage)
+    return VideoPlan(frames, height, width, rate, "pyav" if reason else "decord", reason, damage)
+
+
+def measured(packets: Sequence[_Packet], time_base: Fraction | None) -> float:
+    """Frames a second by the packets' display times, their mean where it varies; 0 where not all have one.
+
+    What a container announces may be the rate of its shortest step.
+    """
+    times = [p.pts for p in packets if p.pts is not None]
+    if time_base is None or len(times) < len(packets) or len(times) < 2 or max(times) == min(times):
+        return 0.0
+    return (len(times) - 1) / float((max(times) - min(times)) * time_base)
 
 
 def _probe_folder(path: str, quick: bool) -> VideoPlan:
