@@ -150,7 +150,7 @@ def test_the_index_of_a_shared_set_lies_beside_a_link_to_it(tmp_path: Path) -> N
     scan(own / "folder", listing(own / "folder"), own / "folder.csn_index.jsonl")
     recipe = replace(RECIPE, data=VideoSet(kind="folder", classes=1))
     splits = {name: load(recipe, own, name) for name in ("train", "test")}
-    assert [len(split.samples) for split in splits] == [1, 1] and not list(shared.rglob("*.jsonl"))
+    assert [len(split.samples) for split in splits.values()] == [1, 1] and not list(shared.rglob("*.jsonl"))
     assert loader.TestVideos(splits["test"], recipe, loader.reader_of(recipe, own, splits))[0][2]
 
 
