@@ -187,6 +187,21 @@ def soak(known: dict[Path, tuple[VideoPlan, list[int]]], seconds: float, seed: i
             print(seed, f"{now:.0f}", reads, wrong, f"{memory():.1f}", sep=",", flush=True)
 
 
+def quarters(rows: list[dict[str, float]]) -> list[dict[str, Any]]:
+    """All processes' reads and wrong reads so far, and the mean and largest memory of one, at four moments of a soak."""
+    steps = [[row for row in rows if row["process"] == process] for process in sorted({row["process"] for row in rows})]
+    found = []
+    for share in (0.1, 0.4, 0.7, 1.0):
+        now = [own[round(share * LINES) - 1] for own in steps]
+        found.append(
+            {
+                "minute": sum(row["second"] for row in now) / len(now) / 60, "processes": len(now), "reads": int(sum(row["reads"] for row in now)),
+                "wrong": int(sum(row["wrong"] for row in now)), "mean_mb": sum(row["MB"] for row in now) / len(now), "most_mb": max(row["MB"] for row in now),
+            }
+        )  # fmt: skip
+    return found
+
+
 def memory() -> float:
     """Resident memory of this process, MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -219,7 +234,9 @@ def main() -> None:
         rows = [dict(zip(names, line.split(","), strict=True)) for line in lines]
         facts = describe("cpu") | {"setting": f"{args.processes} processes for {args.soak:.0f} s, random frames of {len(paths)} files"}
         write(f"{args.name}_soak", rows, facts)
-        print(*lines, sep="\n")
+        found = quarters([{name: float(cell) for name, cell in row.items()} for row in rows])
+        show("Reads by all processes together, memory of one", found)
+        print(write(f"{args.name}_soak_summary", found, facts))
     else:
         compare(paths, args.clips, args.frames, args.stride, args.name)
 

@@ -233,6 +233,8 @@ class Recipe:
             require(low <= high, "resize", self.resize, "must be (low, high) with low <= high")
             for name in ("crop", "test_crop"):
                 require(getattr(self, name) <= low, name, getattr(self, name), f"must not exceed the low end of `resize` (={low})")
+        sided = isinstance(self.data, Embedded) or self.data.kind.startswith("something")
+        require(not (self.mirror and sided), "mirror", self.mirror, f"must be False for {self.data.kind}, whose classes tell left from right")
         require(self.batch % self.micro_batch == 0, "micro_batch", self.micro_batch, f"must divide `batch` (={self.batch})")
         require(0 <= self.warmup < self.epochs, "warmup", self.warmup, f"must lie below `epochs` (={self.epochs})")
         require(

@@ -45,6 +45,8 @@ def test_a_wrong_variant_is_refused_with_name_value_and_rule(fields: dict, sente
         ({"test_dense": True, "crop": 40}, r"`test_crop` \(=32\) must be at least `crop` \(=40\) with `test_dense`"),
         ({"views_per_batch": 0}, "`views_per_batch`"),
         ({"fps": 30.0}, r"`fps` \(=30.0\) belongs to sets of real video only"),
+        ({"mirror": True}, r"`mirror` \(=True\) must be False for moving-digits, whose classes tell left from right"),
+        ({"mirror": True, "data": VideoSet(kind="something-v2")}, "must be False for something-v2"),
     ],
 )
 def test_a_wrong_recipe_is_refused(fields: dict, sentence: str) -> None:
