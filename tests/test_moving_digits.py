@@ -129,7 +129,7 @@ def test_the_reader_of_a_recipe_gives_frames_of_the_right_video(data: Path) -> N
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Cannot write the folder .* give another with --data"):
+    with pytest.raises(UserError, match=r"Cannot write the folder .* give another with --data"):
         md.make(SPEC, tmp_path / "file" / "below")
 
 
