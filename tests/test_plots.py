@@ -68,6 +68,18 @@ def test_the_tradeoff_marks_families_and_kinds() -> None:
     assert list(three.family[:3]) == ["ResNet3D", "ir-CSN", "ip-CSN"] and list(three.kind) == ["26"] * 3 + ["50"] * 3
 
 
+def test_every_point_and_its_interval_are_inside_the_axes() -> None:
+    """Points that stand beside each other too."""
+    data = grouped(plots.summary(results("table3_groups", seeds=3).lines, "video_top1"))
+    figure, axes = plt.subplots(1, 2, sharey=True)
+    plots.tradeoff(data[data["mean"] < data["mean"].median()], axes[0], "gmacs")
+    plots.tradeoff(data, axes[1], "interactions_m")
+    figure.canvas.draw()
+    for ax in axes:
+        low, high = ax.get_ylim()
+        assert low < (data["mean"] - data["half"]).min() and high > (data["mean"] + data["half"]).max()
+
+
 def test_close_points_are_moved_apart_around_their_middle() -> None:
     places = np.array([0.0, 5.0, 5.01, 4.99, 9.0])
     assert sorted(beside(places, 0.1)[1:4]) == [-1, 0, 1] and beside(places, 0.1)[[0, 4]].tolist() == [0, 0]

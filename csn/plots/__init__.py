@@ -74,7 +74,7 @@ def tradeoffs(results: Results) -> Figure:
             tradeoff(part, ax, cost, chained=("full", "G2", "G4", "G8", "D")).set_title(name, fontsize=10)
         pair[1].set_ylabel("")
     legend(figure, data)
-    return titled(figure, results, "Mean and 95 % interval, close points moved apart")
+    return titled(figure, results, "Mean and 95 % interval, close points side by side")
 
 
 def group_sizes(results: Results) -> Figure:
@@ -96,7 +96,7 @@ def families(results: Results) -> Figure:
     for ax, cost in zip(axes, ("interactions_m", "gmacs"), strict=True):
         tradeoff(data, ax, cost).label_outer()
     legend(figure, data)
-    return titled(figure, results, "Mean and 95 % interval, close points moved apart")
+    return titled(figure, results, "Mean and 95 % interval, close points side by side")
 
 
 def regularization(results: Results) -> Figure:

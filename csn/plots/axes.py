@@ -92,7 +92,9 @@ def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, metric: str = "video_top1"
             place = ax.transData + ScaledTranslation(ASIDE * point["aside"], 0, figure.dpi_scale_trans)
             ax.errorbar(point["x"], point["mean"], yerr=point["half"] or None, fmt="none", ecolor=colour, capsize=2.5, lw=1, transform=place)
             ax.plot(point["x"], point["mean"], marker, color=colour, ms=9 if marker in "PX" else 7, mec="white", mew=0.7, zorder=3, transform=place)
+            ax.update_datalim([(point["x"], point["mean"] + side * point["half"]) for side in (-1, 1)])  # what is moved aside does not count by itself
     ax.set_xscale("log")
+    ax.autoscale_view(scalex=False)
     ax.xaxis.set_major_locator(LogLocator(subs=(1,) if high - low > 1.7 else (1, 2, 5) if high - low > 0.7 else (1, 1.5, 2, 3, 5, 7)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
