@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from made_videos import X264, write, write_folder
 
 from csn.data.media import listing, stem
+from csn.data.scan import _examine as examine
 from csn.data.scan import index_file, read_index, scan
 from csn.data.video import VideoError, VideoPlan, decode, probe, read_frames
 from csn.spec import UserError
@@ -96,6 +98,18 @@ def test_a_full_scan_checks_again_what_a_quick_one_saw(tmp_path: Path) -> None:
     assert not scan(tmp_path, ["a.mp4"], check=unforeseen, quick=True).damaged  # known
     assert scan(tmp_path, ["a.mp4"]).damaged and read_index(tmp_path).damaged
     assert scan(tmp_path, ["a.mp4"], check=unforeseen, quick=True).damaged  # a quick scan leaves what a full one found
+
+
+def test_a_file_that_could_not_be_read_to_its_end_is_checked_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", broken)
+        entry = examine(probe, root, "a/safe.mp4")
+    assert (entry.digest, entry.plan, entry.error) == ("", None, "Input/output error.")
+    index_file(root).write_text(json.dumps(asdict(entry)) + "\n")
+    assert not scan(root, ["a/safe.mp4"]).damaged
 
 
 def test_what_took_too_long_is_checked_again(root: Path) -> None:
@@ -207,9 +221,14 @@ def test_of_several_series_of_pictures_the_one_of_pictures_is_read(tmp_path: Pat
     (folder / "._img_00002.jpg").write_bytes(b"Mac OS")
     assert probe(folder).frames == 4 and not probe(folder).damage
     assert np.array_equal(read_frames(folder, range(4)), wanted)
-    (folder / "img_2.jpg").write_bytes(b"")
-    with pytest.raises(VideoError, match="it holds two pictures of number 2"):
-        read_frames(folder, [0])
+    for number in (0, 2):
+        twins = [folder / f"img_{number}.jpg", folder / f"img_0{number}.jpg"]
+        for path in twins:
+            path.write_bytes(b"")
+        with pytest.raises(VideoError, match=f"it holds two pictures of number {number}"):
+            read_frames(folder, [0])
+        for path in twins:
+            path.unlink()
     for path in folder.glob("*img_*"):
         path.unlink()
     with pytest.raises(VideoError, match=r"it holds several series of pictures \(flow_x_, flow_y_\)"):

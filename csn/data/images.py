@@ -36,7 +36,8 @@ def pictures(folder: str | os.PathLike[str]) -> list[str]:
     if name is None:
         raise ValueError(f"it holds several series of pictures ({', '.join(sorted(series))})")
     found = sorted(series[name])
-    if twice := next((number for (number, _), (after, _) in pairwise(found) if number == after), None):
+    twice = next((number for (number, _), (after, _) in pairwise(found) if number == after), None)
+    if twice is not None:
         raise ValueError(f"it holds two pictures of number {twice}")
     return [path for _, path in found]
 

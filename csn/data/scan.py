@@ -189,8 +189,8 @@ def _examine(check: Check, root: Path, path: str) -> Entry:
             with open(part, "rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
-    except OSError as fault:
-        plan, error = None, f"{fault.strerror}."
+    except OSError as fault:  # of the disk or the network: it may be gone at the next scan
+        return Entry(path, size, mtime_ns, "", None, f"{fault.strerror}.")
     except ValueError as fault:  # of pictures; the check has said it too
         plan, error = None, f"{fault}."
     return Entry(path, size, mtime_ns, digest.hexdigest(), plan, error)
