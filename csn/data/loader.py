@@ -7,11 +7,12 @@ A damaged video is replaced in training by the next one of the split, and named;
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from csn.data import Sample, Split, sets
 from csn.data.scan import Index, index_file, read_index
 from csn.data.video import VideoError, VideoPlan, probe, read_frames
 from csn.data.views import augment, crops, jittered, uniform
+from csn.data.watched import POLL, Sent, Watch, reading, watched
 from csn.spec import Embedded, Recipe, UserError
 
 MOST_DAMAGED = 0.05  # of a split; more than this is an error, before time is wasted
@@ -68,14 +70,17 @@ class Reader:
     """Frames of a sample through the one door.
 
     kept: whole videos already decoded, by video id (small sets). plans: how each file is read, from the index of a scan;
-    without it every file is probed, once a process.
+    without it every file is probed, once a process. given_up: {video id: why} of those that took loader processes along.
     """
 
     def __init__(self, kept: Mapping[str, NDArray[np.uint8]] | None = None, plans: Callable[[Path], VideoPlan] = probe) -> None:
         self.kept, self.plans = kept or {}, plans
+        self.given_up: dict[str, str] = {}
 
     def length(self, sample: Sample) -> int:
         """Frames of the video; raises VideoError."""
+        if sample.video in self.given_up:
+            raise VideoError(sample.path, self.given_up[sample.video])
         return len(self.kept[sample.video]) if sample.video in self.kept else self.plans(sample.path).frames
 
     def bytes(self, sample: Sample, frames: int) -> int:
@@ -130,14 +135,15 @@ class TrainClips(Dataset[tuple[Tensor, int, list[str]]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, list[str]]:
         epoch, position = key
-        rng = np.random.default_rng([self.seed, epoch, position])
         recipe, samples = self.recipe, self.split.samples
         index, damaged = int(self.order(epoch)[position]), []
         while True:
             sample = samples[index]
+            rng = np.random.default_rng([self.seed, epoch, position])  # anew for a replacement, however far the damaged one came
             try:
-                indices = jittered(self.reader.length(sample), recipe.frames, recipe.stride, rng, self.reader.rate(sample, recipe.fps))
-                video = self.reader.frames(sample, indices)
+                with reading(index):
+                    indices = jittered(self.reader.length(sample), recipe.frames, recipe.stride, rng, self.reader.rate(sample, recipe.fps))
+                    video = self.reader.frames(sample, indices)
                 break
             except VideoError:
                 damaged.append(sample.video)
@@ -165,14 +171,16 @@ class TestVideos(Dataset[tuple[Tensor, int, bool]]):
     def views(self, index: int) -> Tensor:
         """All views of a video, uint8 (N, T, crop, crop, 3). Raises VideoError."""
         recipe, sample = self.recipe, self.split.samples[index]
-        rate = self.reader.rate(sample, recipe.fps)
-        indices = uniform(self.reader.length(sample), recipe.frames, recipe.stride, recipe.test_clips, rate)
+        with reading(index):
+            length, rate = self.reader.length(sample), self.reader.rate(sample, recipe.fps)
+        indices = uniform(length, recipe.frames, recipe.stride, recipe.test_clips, rate)
         short = recipe.resize[0] if recipe.resize else None
         # all clips in one reading, unless whole frames of all of them would fill the memory of a worker
         once = [np.unique(indices)] if self.reader.bytes(sample, indices.size) <= MOST_BYTES else [np.unique(clip) for clip in indices]
         found, clips_each = [], len(indices) // len(once)
         for k, used in enumerate(once):
-            video = self.reader.frames(sample, used)
+            with reading(index):
+                video = self.reader.frames(sample, used)
             for clip in indices[k * clips_each : (k + 1) * clips_each]:
                 found += crops(video[np.searchsorted(used, clip)], recipe.test_crop, short, recipe.test_crops)
         return torch.from_numpy(np.stack(found))
@@ -185,7 +193,10 @@ def too_many(damaged: int, videos: int) -> str:
     )
 
 
-def collate(items: list[tuple[Tensor, int, list[str]]]) -> Batch:
+def collate(items: list[Any]) -> Any:
+    """The Batch of items of TrainClips; the first UserError among them in place of it."""
+    if errors := [item for item in items if isinstance(item, UserError)]:
+        return errors[0]
     clips, labels, damaged = zip(*items, strict=True)
     return torch.stack(clips), torch.tensor(labels), [name for names in damaged for name in names]
 
@@ -204,25 +215,37 @@ def keys(recipe: Recipe, step: int, rank: int, size: int) -> Iterator[list[tuple
             yield [(epoch, position) for position in range(start, start + recipe.micro_batch)]
 
 
-def undisturbed(worker: int) -> None:
-    """Loader processes leave signals to the process they serve: a cluster sends them to all, and a dead loader looks like a crash."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+def readers(reader: Reader, workers: int) -> int:
+    """Loader processes: those asked for, and at least one where files are read, which may take the process that reads them along."""
+    return workers if reader.kept else max(1, workers)
 
 
 def train_batches(
     split: Split, recipe: Recipe, seed: int, step: int, reader: Reader, rank: int = 0, size: int = 1, workers: int = 0, pin: bool = False
 ) -> Iterator[Batch]:
-    """The micro-batches from global step `step` on, read by `workers` processes (0: in this one)."""
-    data = TrainClips(split, recipe, seed, reader)
-    loader = DataLoader(data, batch_sampler=keys(recipe, step, rank, size), num_workers=workers, collate_fn=collate, pin_memory=pin, worker_init_fn=undisturbed)
-    return iter(loader)
+    """The micro-batches from global step `step` on, read by `workers` processes (see `readers`)."""
+    data, workers = TrainClips(split, recipe, seed, reader), readers(reader, workers)
+    if not workers:
+        return iter(DataLoader(data, batch_sampler=keys(recipe, step, rank, size), collate_fn=collate, pin_memory=pin))
+
+    def loader_from(done: int, watch: Watch) -> DataLoader[Any]:
+        wanted = islice(keys(recipe, step, rank, size), done, None)
+        return DataLoader(Sent(data), batch_sampler=wanted, num_workers=workers, collate_fn=collate, pin_memory=pin, worker_init_fn=watch.enter, timeout=POLL)
+
+    return watched(loader_from, workers, [sample.video for sample in split.samples], reader.given_up)
 
 
 def test_videos(split: Split, recipe: Recipe, reader: Reader, rank: int = 0, size: int = 1, workers: int = 0) -> Iterator[tuple[Tensor, int, bool]]:
     """The views of every size-th video from rank on: each video once, no padding."""
-    indices = list(range(rank, len(split.samples), size))
-    return iter(DataLoader(TestVideos(split, recipe, reader), batch_size=None, sampler=indices, num_workers=workers, worker_init_fn=undisturbed))
+    data, workers = TestVideos(split, recipe, reader), readers(reader, workers)
+    indices = range(rank, len(split.samples), size)
+    if not workers:
+        return iter(DataLoader(data, batch_size=None, sampler=indices))
+
+    def loader_from(done: int, watch: Watch) -> DataLoader[Any]:
+        return DataLoader(Sent(data), batch_size=None, sampler=indices[done:], num_workers=workers, worker_init_fn=watch.enter, timeout=POLL)
+
+    return watched(loader_from, workers, [sample.video for sample in split.samples], reader.given_up)
 
 
 def normalise(clips: Tensor, recipe: Recipe) -> Tensor:
