@@ -89,9 +89,9 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class MovingDigits:
-    """The built-in set: handwritten digits moving over texture, 10 digits x 8 motions = 80 classes.
+    """The built-in set: handwritten digits moving over texture, digits x 8 motions.
 
-    train, test: videos of each split. size: frame side, pixels. frames: frames per video. noise: standard
+    train, test: videos of each split. digits: how many of the ten, from 0 on. size: frame side, pixels. frames: frames per video. noise: standard
     deviation of the per-frame noise, of 255. texture: contrast of the static background, of 255. seed: of the drawing.
     """
 
@@ -102,18 +102,20 @@ class MovingDigits:
     noise: int = 4
     texture: int = 8
     seed: int = 0
+    digits: int = 10
     kind: Literal["moving-digits"] = "moving-digits"
 
     def __post_init__(self) -> None:
+        require(2 <= self.digits <= 10, "digits", self.digits, "must be 2 to 10")
         for name in ("train", "test"):
             value = getattr(self, name)
-            require(value >= 80 and value % 80 == 0, name, value, "must be a multiple of 80 (10 digits x 8 motions)")
+            require(value > 0 and value % self.classes == 0, name, value, f"must be a multiple of {self.classes} ({self.digits} digits x 8 motions)")
         require(self.size % 8 == 0 and self.size >= 32, "size", self.size, "must be a multiple of 8, at least 32")
         require(self.frames >= 2, "frames", self.frames, "must be at least 2")
 
     @property
     def classes(self) -> int:
-        return 80
+        return 8 * self.digits
 
 
 @dataclass(frozen=True, kw_only=True)

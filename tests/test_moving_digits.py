@@ -11,6 +11,7 @@ import pytest
 
 from csn.data import moving_digits as md
 from csn.data.loader import load, reader_of
+from csn.data.sets import drawn
 from csn.data.video import probe, read_frames
 from csn.recipes import SMALL, SMOKE
 from csn.spec import MovingDigits, UserError
@@ -26,12 +27,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("index", [0, 9, 21, 37, 46, 55, 63, 79])
 def test_what_is_read_is_what_was_drawn(folder: Path, index: int) -> None:
     """Each frame read differs from the frame drawn by coding noise only, far less than from its neighbours."""
-    path, drawn = folder / md.relative("train", index), md.draw(SPEC, "train", index).astype(float)
+    path, made = folder / md.relative("train", index), md.draw(SPEC, "train", index).astype(float)
     read = read_frames(path, range(SPEC.frames)).astype(float)
-    assert read.shape == drawn.shape == (10, 40, 40, 3)
-    assert np.abs(read - drawn).mean() < 5
+    assert read.shape == made.shape == (10, 40, 40, 3)
+    assert np.abs(read - made).mean() < 5
     # in grey: the files store colour at half the resolution
-    distance = np.abs(read.mean(3)[:, None] - drawn.mean(3)[None]).mean((2, 3))
+    distance = np.abs(read.mean(3)[:, None] - made.mean(3)[None]).mean((2, 3))
     assert (distance.argmin(1) == np.arange(SPEC.frames)).all()
 
 
@@ -44,10 +45,9 @@ def test_files_can_be_read_in_any_order_by_the_fast_reader(folder: Path) -> None
 
 def test_the_set_of_committed_results_stays_as_it_is(folder: Path) -> None:
     """Folder names, and the pixels of a video of scale small summed by channel; processors may round a few differently."""
-    assert folder.name == "moving-digits-ede693ce56"
-    released = MovingDigits(train=2400, test=800, size=40, frames=20)
-    for split, index, sums in (("train", 1237, (4313062, 3674734, 3968517)), ("test", 411, (4359716, 4961981, 4273190))):
-        video = md.draw(released, split, index)
+    assert folder.name == "moving-digits-2917fe1986"
+    for split, index, sums in (("train", 437, (2598952, 3411302, 2321463)), ("test", 411, (4361563, 4965093, 4276399))):
+        video = md.draw(SMALL.data, split, index)
         assert np.abs(video.astype(int).sum((0, 1, 2)) - sums).max() < 20
 
 
@@ -56,6 +56,18 @@ def test_classes_are_balanced_and_named(folder: Path) -> None:
     assert [sample.labels[0] for sample in split.samples] == list(range(80))
     assert len(split.classes) == 80 and split.classes[:2] == ("0 left", "0 right") and split.classes[-1] == "9 shrink"
     assert split.samples[13].path.parent.name == "1-clockwise" or split.samples[12].path.parent.name == "1-clockwise"
+
+
+def test_fewer_digits_are_fewer_classes(tmp_path: Path) -> None:
+    """The first so many of the ten; every class has the same share of both splits."""
+    spec = MovingDigits(train=32, test=16, frames=10, digits=2)
+    assert spec.classes == 16 and drawn(spec) is md.SETS[16]
+    split = drawn(spec).load(spec, tmp_path, "train")
+    assert split.classes == md.CLASSES[:16] and split.classes[-1] == "1 shrink"
+    assert [sample.labels[0] for sample in split.samples] == [*range(16), *range(16)]
+    assert {sample.path.parent.name for sample in split.samples} == {name.replace(" ", "-") for name in split.classes}
+    again = md.draw(spec, "train", 17)
+    assert (again == md.draw(spec, "train", 17)).all() and (again != md.draw(SPEC, "train", 17)).any()
 
 
 def test_train_and_test_share_no_handwriting() -> None:

@@ -185,8 +185,9 @@ def test_a_wrong_value_is_refused(fields: dict, sentence: str) -> None:
         replace(SPEC, **fields)
 
 
-def test_the_scale_has_the_clips_and_the_steps_of_small() -> None:
-    assert replace(PHOTO, scale="small", data=SMALL.data, zero_gamma=False, warmup=SMALL.warmup, lr=SMALL.lr) == SMALL
+def test_the_scale_has_the_clips_and_the_test_of_small() -> None:
+    schedule = {name: getattr(SMALL, name) for name in ("epochs", "warmup", "clips_per_epoch", "lr", "batch", "micro_batch")}
+    assert replace(PHOTO, scale="small", data=SMALL.data, **schedule) == SMALL
     assert isinstance(PHOTO.data, Photos)
     assert (PHOTO.data.train, PHOTO.data.test, PHOTO.data.classes, PHOTO.data.size, PHOTO.data.frames) == (160, 800, 8, 40, 20)
     with pytest.raises(UserError, match="more than the 20 of a video of photos"):

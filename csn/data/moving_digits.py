@@ -1,4 +1,4 @@
-"""MovingDigits: handwritten digits under one of 8 motions, over texture, as real H.264 files. 80 classes.
+"""MovingDigits: handwritten digits under one of 8 motions, over texture, as real H.264 files. 80 classes, or fewer digits.
 
 The handwriting is scikit-learn's bundled digits (1797 samples, 8 x 8 pixels; UCI optical recognition of handwritten
 digits). A class is digit x motion, so one frame is not enough, and motion alone is not enough. Train and test share no
@@ -41,9 +41,9 @@ def handwriting(split: str) -> tuple[NDArray[np.float64], ...]:
 
 
 def draw(spec: MovingDigits, split: str, index: int) -> NDArray[np.uint8]:
-    """Video `index` of a split: (frames, size, size, 3). Its class is index modulo 80."""
+    """Video `index` of a split: (frames, size, size, 3). Its class is index modulo spec.classes."""
     rng = np.random.default_rng([spec.seed, SPLITS.index(split), index])
-    digit, motion = divmod(index % len(CLASSES), len(MOTIONS))
+    digit, motion = divmod(index % spec.classes, len(MOTIONS))
     pool = handwriting(split)[digit]
     glyph = np.pad(pool[rng.integers(len(pool))], 2)  # 12 x 12: room for the spline to fall to 0
     n, size = spec.frames, spec.size
@@ -75,5 +75,6 @@ def draw(spec: MovingDigits, split: str, index: int) -> NDArray[np.uint8]:
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
 
-SET = EmbeddedSet(CLASSES, draw, scenecut=True)
+SETS = {8 * digits: EmbeddedSet(CLASSES[: 8 * digits], draw, scenecut=True) for digits in range(2, 11)}  # by number of classes
+SET = SETS[80]
 relative, make, decoded, load = SET.relative, SET.make, SET.decoded, SET.load

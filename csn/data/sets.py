@@ -25,7 +25,7 @@ SPLITS: dict[str, tuple[str, str]] = {  # what to train on, what to test on
 
 def drawn(spec: Embedded) -> EmbeddedSet:
     """How a built-in set is drawn, written and read."""
-    return moving_digits.SET if isinstance(spec, MovingDigits) else photos.SETS[spec.classes]
+    return (moving_digits.SETS if isinstance(spec, MovingDigits) else photos.SETS)[spec.classes]
 
 
 def load(spec: VideoSet, root: Path, split: str, files: Sequence[str] | None = None) -> Split:
