@@ -26,8 +26,8 @@ lint: .venv/ready
 
 # every figure of results/, SVG and PNG, and the claims, from the CSVs
 figures: .venv/ready
-	for table in experiments/table*.py; do $(RUN) $$table --show; done
-	for table in experiments/table[234]_*.py; do $(RUN) $$table --show --scale photo; done
+	for table in experiments/table*.py; do $(RUN) $$table --show || exit 1; done
+	for table in experiments/table[234]_*.py; do $(RUN) $$table --show --scale photo || exit 1; done
 	$(RUN) -m csn.claims
 
 # the notebooks run again, with their output

@@ -31,11 +31,11 @@ def results(name: str, seeds: int = 2) -> Results:
         for i, (row, run) in enumerate(runs_of(table.rows, SMOKE, (0,))) for seed in range(seeds)
     ]  # fmt: skip
     curves = [{"row": one["row"], "seed": one["seed"], "epoch": str(e), "loss": str(4 / e), "clip_top1": str(9 * e)} for one in found for e in (1, 2, 3)]
-    return Results(table, SMOKE, found, curves)
+    return Results(table, SMOKE, found, curves, seeds=tuple(range(seeds)))
 
 
 def test_the_same_lines_give_the_same_file(tmp_path: Path) -> None:
-    found = Results(TABLE, SMOKE, lines(a=[50, 51, 52], b=[40, 42, 41]))
+    found = Results(TABLE, SMOKE, lines(a=[50, 51, 52], b=[40, 42, 41]), seeds=(0, 1, 2))
     written = plots.save(plots.group_sizes(found), tmp_path / "out" / "tiny")
     assert [p.suffix for p in written] == [".png", ".svg"] and all(p.stat().st_size > 1000 for p in written)
     first = written[1].read_bytes()

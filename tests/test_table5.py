@@ -12,8 +12,8 @@ from conftest import run
 from csn.collect import Results, collect
 from csn.execute import execute, folder_of
 from csn.provenance import REPOSITORY
+from csn.published import benchmarks
 from csn.recipes import PAPER, SMOKE
-from csn.show import benchmarks
 from csn.spec import Run, Variant
 from csn.table import Row, Table
 

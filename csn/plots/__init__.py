@@ -43,7 +43,7 @@ __all__ = [
 
 def titled(figure: Figure, results: Results, what: str) -> Figure:
     """figure under its title: table, scale, what is drawn, seeds a row."""
-    seeds = Counter(line["row"] for line in results.whole)
+    seeds = Counter(line["row"] for line in results.complete)
     least, most = (min(seeds.values()), max(seeds.values())) if seeds else (0, 0)
     told = f"{least if least == most else f'{least} to {most}'} seed{'s' if most != 1 else ''} a row"
     figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}. {what}, {told}", fontsize=11)
@@ -66,7 +66,7 @@ def legend(figure: Figure, data: pd.DataFrame) -> None:
 def tradeoffs(results: Results) -> Figure:
     """The group study: accuracy against FLOPs and interactions, 8-block networks above, 16-block networks below."""
     figure, axes = plt.subplots(2, 2, figsize=(10.5, 8), sharey=True, layout="constrained")
-    data = summary(results.whole, "video_top1")
+    data = summary(results.complete, "video_top1")
     data = data if data.empty else grouped(data)
     for pair, depths, name in zip(axes, ((18, 26), (34, 50)), ("8 blocks", "16 blocks"), strict=True):
         part = data if data.empty else data[data.depth.isin(depths)]
@@ -80,7 +80,7 @@ def tradeoffs(results: Results) -> Figure:
 def group_sizes(results: Results) -> Figure:
     """The group study: accuracy from one group to depthwise, a curve a family and number of blocks."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
-    data = summary(results.whole, "video_top1")
+    data = summary(results.complete, "video_top1")
     for ax, depths, name in zip(axes, ((18, 26), (34, 50)), ("8 blocks", "16 blocks"), strict=True):
         group_curves(data if data.empty else grouped(data[data.depth.isin(depths)]), ax)
         ax.set_title(name, fontsize=10)
@@ -91,7 +91,7 @@ def group_sizes(results: Results) -> Figure:
 def families(results: Results) -> Figure:
     """ResNet3D, ir-CSN and ip-CSN at their depths: accuracy against interactions and against FLOPs."""
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.4), sharey=True, layout="constrained")
-    data = summary(results.whole, "video_top1")
+    data = summary(results.complete, "video_top1")
     data = data if data.empty else channel_separated(data)
     for ax, cost in zip(axes, ("interactions_m", "gmacs"), strict=True):
         tradeoff(data, ax, cost).label_outer()
@@ -102,16 +102,18 @@ def families(results: Results) -> Figure:
 def regularization(results: Results) -> Figure:
     """Training and test accuracy of every network, and the gap between them."""
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 4), sharey=True, layout="constrained")
-    gaps(results.whole, axes[0])
-    gap_sizes(results.whole, axes[1])
+    gaps(results.complete, axes[0])
+    gap_sizes(results.complete, axes[1])
     return titled(figure, results, "Mean and 95 % interval")
 
 
 def curves(results: Results) -> Figure:
     """Learning curves: training accuracy of the shallow and of the deep networks while they learn."""
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 4), sharey=True, layout="constrained")
+    whole = {(line["row"], line["seed"]) for line in results.complete}
+    shown = [line for line in results.curves if (line["row"], line["seed"]) in whole]
     for ax, depth in zip(axes, ("26", "50"), strict=True):
-        learning([line for line in results.curves if line["row"].endswith(f"-{depth}")], ax)
+        learning([line for line in shown if line["row"].endswith(f"-{depth}")], ax)
         ax.set_title(f"depth {depth}", fontsize=10)
         ax.label_outer()
     return titled(figure, results, "Mean, band from lowest to highest")

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from csn.claims import Line, value
 from csn.collect import Results
 from csn.metrics import interval
-from csn.show import measure
+from csn.published import measure
 
 ASIDE = 6 / 72  # inches between markers of one place
 PALETTE = sns.color_palette("colorblind")
@@ -189,7 +189,7 @@ def learning(curves: Sequence[Line], ax: Axes, metric: str = "clip_top1") -> Axe
 
 def against_paper(results: Results, ax: Axes) -> Axes:
     """Measured accuracy against the number published for the same row; hollow where that is recalled without a source."""
-    data = summary(results.whole, "video_top1")
+    data = summary(results.complete, "video_top1")
     papers = {row.label: row.paper_top1 for row in results.table.rows if row.paper_top1 is not None}
     shown = data[data.row.isin(papers)] if not data.empty else data
     if shown.empty:
