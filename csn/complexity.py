@@ -53,7 +53,6 @@ def render_costs(table: Table, rows: Sequence[Row], recipe: Recipe, home: Path, 
     from csn.cost import count
     from csn.resnet3d import build
 
-    shapes: dict[int, list[str]] = {}
     lines = []
     for row in table.rows:
         variant = buildable(row, recipe)
@@ -68,30 +67,37 @@ def render_costs(table: Table, rows: Sequence[Row], recipe: Recipe, home: Path, 
             "gmacs": f"{cost.flops / 1e9:.6f}", "params_m": f"{cost.params / 1e6:.6f}", "params_all_m": f"{cost.params_all / 1e6:.6f}",
             "interactions_g": f"{cost.interactions / 1e9:.6f}",
         })  # fmt: skip
-        if row in rows:
-            # each stage's output is that of its last block's last convolution
-            shapes[row.variant.depth] = [next("x".join(map(str, layer.shape[1:])) for layer in reversed(cost.layers) if layer.name.startswith(part))
-                                         for part in ("stem", "stages.conv2_x", "stages.conv3_x", "stages.conv4_x", "stages.conv5_x")]  # fmt: skip
-    if shapes:
-        put(architecture(rows, recipe, shapes), console)
+    if any(buildable(row, recipe) for row in rows):
+        put(architecture(rows, recipe), console)
     put(complexity(f"{table.title}: complexity", rows, recipe), console)
     path = csv_path(table, recipe, home)
     write_atomic(path, pd.DataFrame(lines).to_csv(index=False, lineterminator="\n").encode())
     console.print(f"results: {path}", soft_wrap=True, markup=False)
 
 
-def architecture(rows: Sequence[Row], recipe: Recipe, shapes: dict[int, list[str]]) -> Sheet:
-    """The paper's Table 1: layers, blocks a stage, output sizes (T x H x W) as the networks themselves give them."""
+def architecture(rows: Sequence[Row], recipe: Recipe) -> Sheet:
+    """The paper's Table 1: layers, blocks a stage, output sizes (T x H x W) as a network itself gives them; those of all depths are equal."""
+    import torch
+
+    from csn.cost import count
+    from csn.resnet3d import build
     from csn.spec import STAGES
 
-    depths = list(dict.fromkeys(row.variant.depth for row in rows if row.variant.depth in shapes))
-    w, outputs, blank = recipe.width, shapes[depths[0]], ("",) * len(depths)
+    found = [(row, variant) for row in rows if (variant := buildable(row, recipe)) is not None]
+    with torch.device("meta"):
+        net = build(found[0][1], recipe.data.classes, recipe.frames)
+    layers = count(net, (3, recipe.frames, recipe.crop, recipe.crop)).layers
+    # a stage's output is that of its last block's last convolution
+    outputs = [next("x".join(map(str, layer.shape[1:])) for layer in reversed(layers) if layer.name.startswith(part))
+               for part in ("stem", "stages.conv2_x", "stages.conv3_x", "stages.conv4_x", "stages.conv5_x")]  # fmt: skip
+    depths = list(dict.fromkeys(row.variant.depth for row, _ in found))
+    w, blank = recipe.width, ("",) * len(depths)
     out = [("conv1", outputs[0], "", str(w), *blank)]
     if recipe.pool1:
         out.append(("pool1", outputs[1], "", str(w), *blank))
     for i in range(4):
         c = w * 2**i
-        outer = sorted({c * row.variant.expansion for row in rows if row.variant.depth in depths})
+        outer = sorted({c * row.variant.expansion for row, _ in found})
         out.append((f"conv{i + 2}_x", outputs[i + 1], str(c), " or ".join(map(str, outer)), *(str(STAGES[depth][i]) for depth in depths)))
     out.append(("pool, fc", "1x1x1", "", str(recipe.data.classes), *blank))
     caption = ("A stage: inner channels, channels of its blocks' outputs (depths 50 and up expand x4), blocks at each depth. conv1: 3x7x7, "

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from csn.collect import Results, csv_path
-from csn.complexity import complexity
+from csn.complexity import architecture, complexity
 from csn.ledger import verdicts
 from csn.published import benchmarks
 from csn.sheet import Sheet, cell, mean, put
@@ -56,9 +56,9 @@ def seeds_told(results: Results, row: Row) -> str:
 
 
 def lacking(results: Results, rows: Sequence[Row]) -> list[str]:
-    """A sentence for the rows that lack the same planned seeds, with the remedy."""
+    """A sentence for the rows that lack the same planned seeds, with the remedy; none where nothing was run at all."""
     found: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
-    for row in rows:
+    for row in rows if results.lines else ():
         if missing := results.missing(row.label):
             there = tuple(seed for seed in results.planned[row.label] if seed not in missing)
             found.setdefault((missing, there), []).append(row.label)
@@ -81,10 +81,11 @@ def reasons(results: Results, rows: Sequence[Row]) -> list[str]:
 def sheets(results: Results, rows: Sequence[Row], narrow: bool = False) -> list[Sheet]:
     """Everything there is to read of a table at a scale: its rows, their cost at the paper's size, its claims."""
     if any(row.published for row in rows):
-        return [benchmarks(results, rows, narrow)]
-    found = [accuracies(results, rows, narrow)] if results.table.trains else []
+        return benchmarks(results, rows)
+    trains = results.table.trains
+    found = [accuracies(results, rows, narrow) if trains else architecture(rows, results.recipe)]
     if any(row.paper_cost for row in rows):
-        found.append(complexity("Cost at the paper's size" if found else results.table.title, rows))
+        found.append(complexity("Cost at the paper's size" if trains else results.table.title, rows))
     return [*found, *([verdicts(results.judged(), results.unheld())] if results.table.claims else [])]
 
 

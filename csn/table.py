@@ -38,7 +38,8 @@ class Row:
 
     paper_top1: Kinetics-400 val video@1. paper_cost: GMACs, M parameters, G interactions as printed, at 8 x 224 x 224.
     recipe: the row's own, where the rows of a table differ in it; it runs at scale paper only. published: the numbers that
-    stand beside ours; pretrained: what its network was trained on before, in words. seeds: of a scale, where they are not those of csn.recipes.
+    stand beside ours; pretrained: what its network was trained on before, in words; protocol: of the published number
+    and of ours, in words. seeds: of a scale, where they are not those of csn.recipes.
     """
 
     label: str
@@ -48,6 +49,7 @@ class Row:
     recipe: Recipe | None = None
     published: tuple[Quoted, ...] = ()
     pretrained: str = ""
+    protocol: str = ""
     seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def under(self, recipe: Recipe) -> Recipe:
