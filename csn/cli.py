@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from csn import cluster
-from csn.collect import collect, csv_path, superseded
+from csn.collect import collect, csv_path, read_lines, superseded
 from csn.execute import read_record
 from csn.plan import plan, published_in, seconds_of, state_of
 from csn.provenance import REPOSITORY, device_of
@@ -176,7 +176,7 @@ def make_data(recipe: Recipe, data: Path, console: Console) -> None:
 
 def show(table: Table, only: Sequence[str] | None, seeds: tuple[int, ...] | None, recipe: Recipe, home: Path, console: Console, errors: Console) -> int:
     """Collect, write CSV and figure, print the table and the verdicts of the rows and seeds asked for."""
-    from csn.show import render
+    from csn.show import compared, render
 
     results, troubles = collect(table, recipe, home)
     count_costs(run for _, run in runs_of(table.rows, recipe, (0,)))
@@ -187,6 +187,10 @@ def show(table: Table, only: Sequence[str] | None, seeds: tuple[int, ...] | None
     if results.superseded:
         aside = superseded(csv_path(table, recipe, home))
         console.print(f"They were moved to {aside}", soft_wrap=True, markup=False)
+    committed = {line["run"]: line for line in read_lines(csv_path(table, recipe, REPOSITORY))} if home != REPOSITORY else {}
+    for line in chosen:
+        if line["run"] in committed and (home / "runs" / line["run"] / "record.json").exists():
+            console.print(compared(line, committed[line["run"]]), soft_wrap=True, markup=False)
     for sentence in troubles:
         errors.print(f"error: {sentence}", markup=False, soft_wrap=True)
     if troubles:

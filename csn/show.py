@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from csn.claims import Line
 from csn.collect import Results, csv_path
 from csn.complexity import architecture, complexity
 from csn.ledger import verdicts
@@ -87,6 +88,22 @@ def sheets(results: Results, rows: Sequence[Row], narrow: bool = False) -> list[
     if any(row.paper_cost for row in rows):
         found.append(complexity("Cost at the paper's size" if trains else results.table.title, rows))
     return [*found, *([verdicts(results.judged(), results.unheld())] if results.table.claims else [])]
+
+
+def compared(line: Line, committed: Line) -> str:
+    """How a rerun line stands to the committed line of the same run: equal in every accuracy, within or outside its interval, or by how much it differs."""
+    ours, theirs = line["video_top1"], committed["video_top1"]
+    low, high = committed["video_top1_low"], committed["video_top1_high"]
+    if all(line[name] == committed[name] for name in ("train_top1", "clip_top1", "video_top1")):
+        outcome = "equal"
+    elif not ours or not theirs:
+        outcome = "cannot be compared"
+    elif low and high:
+        outcome = "within" if float(low) <= float(ours) <= float(high) else "outside"
+    else:
+        outcome = f"differs by {float(ours) - float(theirs):+.3f} points"
+    bounds = f" [{low}, {high}]" if low and high else ""
+    return f"{line['row']} seed {line['seed']}: video@1 {ours or 'missing'}, committed {theirs or 'missing'}{bounds} on {committed['device']}: {outcome}."
 
 
 def render(drawn: Results, printed: Results, rows: Sequence[Row], home: Path, console: Console) -> None:

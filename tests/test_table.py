@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from csn import plots
+from csn import cli, plots
 from csn.claims import Claim, Order
 from csn.collect import COLUMNS, CURVES, Results, collect, csv_path, curves_path, read, read_lines, superseded
 from csn.complexity import complexity
@@ -20,7 +20,7 @@ from csn.execute import folder_of
 from csn.plan import published_in, state_of
 from csn.provenance import REPOSITORY
 from csn.recipes import SMALL, SMOKE, recipe_of
-from csn.show import reasons, render
+from csn.show import compared, reasons, render
 from csn.spec import UserError, Variant
 from csn.table import Quoted, Row, Table, cost_key, count_costs, every_table, planned_costs, runs_of, table_of
 
@@ -131,6 +131,36 @@ def test_a_line_of_a_merge_conflict_is_named(tmp_path: Path) -> None:
     path.write_text(path.read_text() + "<<<<<<< HEAD\n")
     with pytest.raises(UserError, match=r"Line 3 of .*tiny_table\.csv is damaged \(its seed is ''\); mend or delete it"):
         collect(TABLE, SMOKE, tmp_path)
+
+
+def test_a_rerun_is_compared_with_the_committed_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of every row with a record in another home; the others came with the repository."""
+    repository, home = tmp_path / "repository", tmp_path / "again"
+    put(repository, ROWS[0], 0, video_top1=83.25, video_top1_interval={"low": 80.75, "high": 85.875, "n": 800}, device="A")
+    put(repository, ROWS[1], 0, video_top1=50.0, device="A")
+    put(home, ROWS[0], 0, video_top1=83.375, device="B")
+    put(home, ROWS[1], 0, video_top1=50.0, device="B")
+    collect(TABLE, SMOKE, repository)
+    monkeypatch.setattr(cli, "REPOSITORY", repository)
+    flags = ["--show", "--scale", "smoke", "--home"]
+    assert cli.main(TABLE, [*flags, str(home)]) == 0
+    told = capsys.readouterr().out
+    assert "a seed 0: video@1 83.375, committed 83.250 [80.750, 85.875] on A: within.\n" in told
+    assert "b seed 0: video@1 50.000, committed 50.000 on A: equal.\n" in told
+    assert cli.main(TABLE, [*flags, str(repository)]) == 0 and "committed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ours", "bounds", "words"),
+    [
+        ("90.0", ("80.0", "85.0"), "[80.0, 85.0] on : outside."),
+        ("82.0", ("", ""), "differs by -1.250 points."),
+        ("", ("80.0", "85.0"), "video@1 missing, committed 83.25 [80.0, 85.0] on : cannot be compared."),
+    ],
+)
+def test_a_rerun_may_lie_outside_or_have_nothing_to_lie_in(ours: str, bounds: tuple[str, str], words: str) -> None:
+    committed = line("a", 0, 83.25, video_top1_low=bounds[0], video_top1_high=bounds[1])
+    assert compared(line("a", 0, None, video_top1=ours), committed).endswith(words)
 
 
 def test_whoever_deletes_a_record_runs_it_again(tmp_path: Path) -> None:
