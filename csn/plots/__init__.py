@@ -166,7 +166,7 @@ def learned_filters(network: str, layers: Mapping[str, NDArray[np.floating]]) ->
         empty(ax, "no filters yet: python -m csn.filters HOME/runs/RUN writes them")
         return figure
     most = max(map(len, layers.values()))
-    figure = plt.figure(figsize=(11, 0.8 + len(layers)), layout="constrained")
+    figure = plt.figure(figsize=(11, 0.5 + 0.9 * len(layers)), layout="constrained")
     figure.suptitle(f"{network}: a frame is a filter, its three planes the frames t-1, t, t+1; blue negative, red positive", fontsize=10)
     for row, (name, weights) in zip(figure.subfigures(len(layers), 1, squeeze=False).flat, layers.items(), strict=True):
         row.suptitle(name, fontsize=8)
