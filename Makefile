@@ -24,10 +24,10 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
-# every figure of results/, SVG and PNG, and the claims, from the CSVs
+# every figure of the tables, SVG and PNG, and the claims, from the CSVs (benchmarks write their own, PNG only)
 figures: .venv/ready
-	for table in experiments/table*.py; do $(RUN) $$table --show; done
-	for table in experiments/table[234]_*.py; do $(RUN) $$table --show --scale photo; done
+	for table in experiments/table*.py; do $(RUN) $$table --show || exit 1; done
+	for table in experiments/table[234]_*.py; do $(RUN) $$table --show --scale photo || exit 1; done
 	$(RUN) -m csn.claims
 
 # the notebooks run again, with their output

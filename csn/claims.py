@@ -1,42 +1,34 @@
-"""The paper's claims as tests over paired seeds, and the ledger of all of them: `python -m csn.claims`.
+"""The paper's claims as tests over paired seeds; `python -m csn.claims` prints and writes the ledger of all of them (csn.ledger).
 
-A claim is made of parts. A part gives one number for every seed that has all its rows, above 0 where the claim holds, and
-Student's 95 % interval (scipy.stats.t) of the mean of these numbers. A claim is
+A claim is made of parts. A part gives one number for every seed that is planned for all its rows, above 0 where the claim
+holds, and Student's 95 % interval (scipy.stats.t) of the mean of these numbers. A claim is
     supported   when the interval of every part lies above 0,
     refuted     when that of some part lies below 0,
-    undecided   otherwise, and always with fewer than three seeds in some part.
-All parts must hold, so their number makes support harder, never easier. The part shown is the one with the smallest mean.
-Claims are written before the runs that test them.
+    undecided   otherwise, and always with fewer than three seeds in some part, or when a row lacks a seed planned for it.
+What is counted (GMACs) is the same for every seed: it has no interval and needs no three seeds.
+All parts must hold, so their number makes support harder, never easier. Claims are written before the runs that test them,
+or say so.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from math import isfinite, nan
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-from csn.files import write_atomic
-from csn.provenance import REPOSITORY
-from csn.recipes import SCALES, recipe_of
-from csn.spec import UserError
 
 if TYPE_CHECKING:
     from csn.metrics import Interval
-    from csn.show import Sheet
-    from csn.table import Table
 
 LEAST_SEEDS = 3
 Line = Mapping[str, str]  # one line of a CSV: a cell is "" where the value is missing
 Verdict = Literal["supported", "refuted", "undecided"]
-UNITS = {"video_top1_per_gmac": "points a GMAC"}  # of what is no percentage
+UNITS = {"video_top1_per_gmac": "points a GMAC", "gmacs": "GMACs"}  # of what is no percentage
+DIGITS = {"rank correlation": 2, "GMACs": 4}  # after the point, of a unit
 NAMES = {"train_top1": "training", "video_top1": "test", "gmacs": "FLOPs", "interactions_m": "interactions", "video_top1_per_gmac": "test per GMAC"}
+CEILING = "cannot be decided here: both at 100 in every seed"
 
 
 def value(line: Line, metric: str) -> float:
@@ -53,20 +45,26 @@ def value(line: Line, metric: str) -> float:
 
 @dataclass(frozen=True)
 class Part:
-    """name: as shown. rows: the rows it needs of a seed. unit: of its number. number(lines of one seed by row)."""
+    """name: as shown. rows: the rows it needs of a seed. unit: of its number. number(lines of one seed by row).
+
+    metric: what is compared, where it is one accuracy in per cent, which may reach 100 on both sides. counted: of the network, not of a run.
+    """
 
     name: str
     rows: tuple[str, ...]
     unit: str
     number: Callable[[Mapping[str, Line]], float]
+    metric: str = ""
+    counted: bool = False
 
 
 @dataclass(frozen=True)
 class Order:
-    """rows, or groups of rows, from high metric to low: every neighbour is higher than the next."""
+    """rows, or groups of rows, from high metric to low: every neighbour is higher than the next, less margin (points allowed to be lost)."""
 
     rows: tuple[str | tuple[str, ...], ...]
     metric: str = "video_top1"
+    margin: float = 0.0
 
     def parts(self) -> list[Part]:
         groups = [(row,) if isinstance(row, str) else row for row in self.rows]
@@ -74,8 +72,13 @@ class Order:
 
     def part(self, high: str, low: str) -> Part:
         what = "" if self.metric == "video_top1" else f"{NAMES.get(self.metric, self.metric)}: "
-        unit = UNITS.get(self.metric, "points")
-        return Part(f"{what}{high} over {low}", (high, low), unit, lambda line: value(line[high], self.metric) - value(line[low], self.metric))
+        name = f"{what}{high} over " + (f"({low} - {self.margin:g})" if self.margin else low)
+
+        def number(line: Mapping[str, Line]) -> float:
+            return value(line[high], self.metric) - value(line[low], self.metric) + self.margin
+
+        accuracy = self.metric if self.metric in ("train_top1", "clip_top1", "video_top1") else ""
+        return Part(name, (high, low), UNITS.get(self.metric, "points"), number, accuracy, self.metric == "gmacs")
 
 
 @dataclass(frozen=True)
@@ -131,122 +134,87 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A claim's verdict on some lines, with the part that decides it and its interval: of a refuted claim the one whose interval
-    ends lowest, otherwise the one whose interval begins lowest."""
+class Weighed:
+    """A part on some lines: the interval of its numbers (NaN where a planned seed is missing), and how many of the planned seeds are there.
 
-    claim: Claim
-    verdict: Verdict
+    ceiling: both sides are at 100 in every seed, so that the part can never lie above 0.
+    """
+
     part: Part
     difference: Interval
+    seeds: int
+    planned: int
+    ceiling: bool = False
+
+    @property
+    def enough(self) -> bool:
+        """Whether a verdict may rest on it."""
+        return self.seeds == self.planned >= (1 if self.part.counted else LEAST_SEEDS)
+
+    @property
+    def n(self) -> str:
+        """The seeds as told: "5", "4 of 5", "counted"."""
+        return f"{self.seeds} of {self.planned}" if self.seeds < self.planned else "counted" if self.part.counted else str(self.planned)
+
+    @property
+    def name(self) -> str:
+        """The part's name, and why it cannot be decided."""
+        return f"{self.part.name}; {CEILING}" if self.ceiling else self.part.name
 
     def told(self) -> tuple[str, str]:
         """Difference and interval as text, "" where there is none."""
-        d, digits = self.difference, 2 if self.part.unit == "rank correlation" else 1
-        bounds = f"[{d.low:+.{digits}f}, {d.high:+.{digits}f}]" if isfinite(d.low) else ""
+        d, digits = self.difference, DIGITS.get(self.part.unit, 1)
+        bounds = f"[{d.low:+.{digits}f}, {d.high:+.{digits}f}]" if isfinite(d.low) and not self.part.counted else ""
         return (f"{d.mean:+.{digits}f}" if isfinite(d.mean) else ""), bounds
 
 
-def numbers(part: Part, lines: Iterable[Line]) -> dict[int, float]:
-    """{seed: the part's number} of the seeds that have it."""
-    by_seed: dict[int, dict[str, Line]] = {}
-    for line in lines:
-        by_seed.setdefault(int(line["seed"]), {})[line["row"]] = line
-    whole = {seed: own for seed, own in sorted(by_seed.items()) if all(row in own for row in part.rows)}
-    return {seed: number for seed, own in whole.items() if isfinite(number := part.number(own))}
+@dataclass(frozen=True)
+class Judged:
+    """A claim's verdict on some lines, its parts, and the one that decides: of a refuted claim the one whose interval ends lowest,
+    otherwise one that cannot be decided, otherwise the one whose interval begins lowest."""
+
+    claim: Claim
+    verdict: Verdict
+    decides: Weighed
+    parts: tuple[Weighed, ...]
 
 
-def judge(claim: Claim, lines: Sequence[Line]) -> Judged:
-    """The verdict of claim on lines (those without an error), by the rule of this module's docstring."""
+def weighed(part: Part, lines: Iterable[Line], planned: Mapping[str, Sequence[int]]) -> Weighed:
+    """part on lines (those without an error). planned: the seeds of every row."""
     from csn.metrics import interval
 
-    judged = [(part, interval(list(numbers(part, lines).values()))) for part in claim.parts()]
-    short = [one for one in judged if one[1].n < LEAST_SEEDS]
-    if short:
-        return Judged(claim, "undecided", *min(short, key=lambda one: one[1].mean if isfinite(one[1].mean) else float("-inf")))
-    ends, begins = min(judged, key=lambda one: one[1].high), min(judged, key=lambda one: one[1].low)
-    if ends[1].high < 0:
-        return Judged(claim, "refuted", *ends)
-    return Judged(claim, "supported" if begins[1].low > 0 else "undecided", *begins)
+    rows = {row: {int(line["seed"]): line for line in lines if line["row"] == row} for row in part.rows}
+    every = sorted({seed for row in part.rows for seed in planned[row]})
+    there = [seed for seed in every if all(seed in rows[row] for row in part.rows if seed in planned[row])]
+    if len(there) < len(every):
+        return Weighed(part, interval([]), len(there), len(every))
+    paired = [{row: rows[row][seed] for row in part.rows} for seed in every if all(seed in planned[row] for row in part.rows)]
+    numbers = [number for line in paired if isfinite(number := part.number(line))]
+    if len(numbers) < len(paired):
+        return Weighed(part, interval([]), len(numbers), len(paired))
+    ceiling = bool(part.metric and paired) and all(value(line[row], part.metric) == 100 for line in paired for row in part.rows)
+    return Weighed(part, interval(numbers), len(paired), len(paired), ceiling)
 
 
-RULE = (
-    "difference: mean over n paired seeds and its 95 % interval (Student), of the part that decides; percentage points unless said otherwise. Supported: "
-    "the interval of every part lies above 0; refuted: that of some part lies below 0 (each at 95 %, however many parts); undecided: otherwise, and with "
-    "fewer than 3 seeds."
-)
-COLUMNS = ("scale", "table", "claim", "source", "part", "unit", "n", "difference", "low", "high", "verdict")
+def judge(claim: Claim, lines: Sequence[Line], planned: Mapping[str, Sequence[int]]) -> Judged:
+    """The verdict of claim on lines (those without an error), by the rule of this module's docstring. planned: the seeds of every row."""
+    parts = tuple(weighed(part, lines, planned) for part in claim.parts())
+    if not all(one.enough for one in parts):
+        return Judged(claim, "undecided", min(parts, key=lambda one: (one.enough, one.seeds)), parts)
+    ends, begins = (min(parts, key=lambda one: bound(one, side)) for side in ("high", "low"))
+    if bound(ends, "high") < 0:
+        return Judged(claim, "refuted", ends, parts)
+    stuck = next((one for one in parts if one.ceiling), begins)
+    return Judged(claim, "supported" if bound(begins, "low") > 0 else "undecided", stuck, parts)
 
 
-def ledger(home: Path, scales: Sequence[str]) -> list[tuple[str, Table, Judged]]:
-    """(scale, table, verdict) of every claim of every table at the scales, claim by claim, judged on the CSVs below home."""
-    from csn.collect import read
-    from csn.table import every_table
-
-    found = []
-    for table in every_table():
-        results = [read(table, recipe_of(scale), home) for scale in scales] if table.claims else []
-        found += [(one.recipe.scale, table, judge(claim, one.whole)) for claim in table.claims for one in results]
+def bound(one: Weighed, side: Literal["low", "high"]) -> float:
+    """An end of a part's interval, which what is counted does not have: there it is the number itself."""
+    found: float = one.difference.mean if one.part.counted else getattr(one.difference, side)
     return found
 
 
-def ledger_sheet(entries: Sequence[tuple[str, Table, Judged]]) -> Sheet:
-    """The ledger to read: a line a claim and scale."""
-    from csn.show import Sheet, judged_cells
-
-    columns = ("table", "claim", "scale", "difference", "deciding part", "n", "verdict")
-    rows = [(table.name[5:6], one.claim.text, scale, *judged_cells(one)) for scale, table, one in entries]
-    return Sheet("Claims of the paper", columns, rows, RULE, text=(*columns[1:5], "verdict"))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the ledger; write results/<scale>/claims.csv and, of all scales, results/claims.md. Returns 0, or 2 for what a person can mend."""
-    from rich.console import Console
-
-    from csn.report import markdown
-    from csn.show import put
-
-    parser = argparse.ArgumentParser(prog="python -m csn.claims", description="Every claim of the paper, with its verdict at every scale with results.")
-    parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of results/ (default: the repository)")
-    parser.add_argument("--scale", nargs="+", choices=list(SCALES), help="these scales only (default: all with results, smoke left out)")
-    args = parser.parse_args(arguments)
-    try:
-        scales = args.scale or scales_with_results(args.home)
-        entries = ledger(args.home, scales)
-        sheet = ledger_sheet(entries)
-        put(sheet, Console(highlight=False))
-        for scale in scales:
-            text = io.StringIO()
-            writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(csv_line(*entry) for entry in entries if entry[0] == scale)
-            write_atomic(args.home / "results" / scale / "claims.csv", text.getvalue().encode())
-        if args.scale is None:
-            write_atomic(args.home / "results" / "claims.md", f"# Claims of the paper\n\n{markdown(sheet)}".encode())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def csv_line(scale: str, table: Table, one: Judged) -> dict[str, str]:
-    """The line of claims.csv: a cell is "" where there is no number."""
-    d = one.difference
-    numbers = [f"{x:.3f}" if isfinite(x) else "" for x in (d.mean, d.low, d.high)]
-    return dict(zip(COLUMNS, (scale, table.name, one.claim.text, one.claim.source, one.part.name, one.part.unit, str(d.n), *numbers, one.verdict), strict=True))
-
-
-def scales_with_results(home: Path) -> list[str]:
-    """The scales that have results below home, smoke left out (its accuracies mean nothing); small when there are none."""
-    from csn.collect import csv_path
-    from csn.table import every_table
-
-    trained = [table for table in every_table() if table.trains]
-    found = [name for name in SCALES if name != "smoke" and any(csv_path(table, recipe_of(name), home).exists() for table in trained)]
-    return found or ["small"]
-
-
 if __name__ == "__main__":
-    from csn.claims import main as shared  # this module once, not a second time as __main__
+    from csn.ledger import main
 
-    sys.exit(shared())
+    sys.exit(main())

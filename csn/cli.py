@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from csn import cluster
-from csn.collect import collect, csv_path, superseded
+from csn.collect import collect, csv_path, read_lines, superseded
 from csn.execute import read_record
 from csn.plan import plan, published_in, seconds_of, state_of
 from csn.provenance import REPOSITORY, device_of
@@ -40,7 +41,7 @@ def parser_of(table: Table) -> Parser:
     action.add_argument("--show", action="store_true", help="collect what is there, write CSV and figure, print table and verdicts")
     cluster.add_flags(parser, action)
     parser.add_argument("--only", nargs="+", metavar="LABEL", help="these rows only")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="these seeds (by default those of the scale)")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="these seeds (by default those planned for each row)")
     parser.add_argument("--scale", default=table.scale, help=f"one of {', '.join(SCALES)} (default: {table.scale})")
     parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of runs/ and results/ (default: the repository)")
     parser.add_argument("--data", type=Path, help="folder of the data sets (default: HOME/data)")
@@ -56,7 +57,7 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
         args = parser_of(table).parse_args(arguments)
         recipe = recipe_of(args.scale)
         rows = table.chosen(args.only)
-        seeds = tuple(dict.fromkeys(args.seeds)) if args.seeds is not None else table.seeds_at(recipe.scale)
+        seeds = tuple(dict.fromkeys(args.seeds)) if args.seeds is not None else None
         home, data = args.home.resolve(), (args.data or args.home / "data").resolve()
         if args.plan and (args.show or args.status or args.cancel):
             raise UserError("Argument --plan: goes alone or with --submit; --help lists the flags.")
@@ -76,7 +77,7 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
         code = 0
         if not args.show:
             code = run_missing(table, rows, seeds, recipe, home, data, args, console, errors)
-        return max(code, show(table, args.only, args.seeds, recipe, home, console, errors))
+        return max(code, show(table, args.only, seeds, recipe, home, console, errors))
     except UserError as error:
         errors.print(f"error: {error}", markup=False, soft_wrap=True)
         return 2
@@ -94,8 +95,9 @@ def jobs_of(args: argparse.Namespace) -> int:
 
 
 def run_missing(
-    table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, home: Path, data: Path, args: argparse.Namespace, console: Console, errors: Console
-) -> int:
+    table: Table, rows: list[Row], seeds: tuple[int, ...] | None, recipe: Recipe, home: Path, data: Path, args: argparse.Namespace,
+    console: Console, errors: Console,
+) -> int:  # fmt: skip
     """Make the data and run what is missing. Returns 0, 1 or 2 (see main)."""
     published = published_in(table, recipe, home)
     jobs = jobs_of(args)
@@ -137,7 +139,7 @@ def show_costs(table: Table, rows: list[Row], recipe: Recipe, home: Path, plan_o
     if plan_only:
         console.print(f"{table.title}: {len(rows)} networks to count, no training, a few seconds.")
         return 0
-    from csn.show import render_costs
+    from csn.complexity import render_costs
 
     render_costs(table, rows, recipe, home, console)
     return 0
@@ -172,17 +174,23 @@ def make_data(recipe: Recipe, data: Path, console: Console) -> None:
             sets.drawn(spec).decoded(spec, data, split, workers, bar(f"Decoding {spec.kind}, {split}"))
 
 
-def show(table: Table, only: Sequence[str] | None, seeds: Sequence[int] | None, recipe: Recipe, home: Path, console: Console, errors: Console) -> int:
+def show(table: Table, only: Sequence[str] | None, seeds: tuple[int, ...] | None, recipe: Recipe, home: Path, console: Console, errors: Console) -> int:
     """Collect, write CSV and figure, print the table and the verdicts of the rows and seeds asked for."""
-    from csn.show import render
+    from csn.show import compared, render
 
     results, troubles = collect(table, recipe, home)
     count_costs(run for _, run in runs_of(table.rows, recipe, (0,)))
-    chosen = [line for line in results.lines if (only is None or line["row"] in only) and (seeds is None or int(line["seed"]) in seeds)]
-    render(results, table.chosen(only), home, console, chosen)
+    asked = replace(results, seeds=seeds)
+    chosen = [line for line in asked.lines if (only is None or line["row"] in only) and (seeds is None or int(line["seed"]) in seeds)]
+    # the figure is of the planned seeds, whatever is printed, as soon as some row has them
+    render(results if results.complete else asked, replace(asked, lines=chosen), table.chosen(only), home, console)
     if results.superseded:
         aside = superseded(csv_path(table, recipe, home))
         console.print(f"They were moved to {aside}", soft_wrap=True, markup=False)
+    committed = {line["run"]: line for line in read_lines(csv_path(table, recipe, REPOSITORY))} if home != REPOSITORY else {}
+    for line in chosen:
+        if line["run"] in committed and (home / "runs" / line["run"] / "record.json").exists():
+            console.print(compared(line, committed[line["run"]]), soft_wrap=True, markup=False)
     for sentence in troubles:
         errors.print(f"error: {sentence}", markup=False, soft_wrap=True)
     if troubles:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csn.claims import Judged, Line, judge, value
+from csn.claims import Claim, Judged, Line, judge, value
 from csn.execute import read_record
 from csn.files import replacing
 from csn.provenance import REPOSITORY
@@ -25,6 +26,7 @@ COLUMNS = (
     "video_top1_low", "video_top1_high",
 )  # fmt: skip
 OPTIONAL = {"error", *COLUMNS[-4:]}  # a file without them is read all the same
+WORDS = {"table", "row", "scale", "block", "device", "commit", "run", "error"}  # the columns that hold no number
 CURVES = ("table", "row", "seed", "epoch", "lr", "loss", "clip_top1")  # of training, an epoch a line
 
 
@@ -33,6 +35,7 @@ class Results:
     """What is known of a table at a scale. lines: of its CSV. curves: of its learning curves, where it keeps them.
 
     superseded: how many more lines the CSV had, of runs that belong to the table no more since its rows or recipe changed.
+    seeds: those asked for, where they are not those planned for each row. Lines of other seeds count for nothing here.
     """
 
     table: Table
@@ -40,25 +43,53 @@ class Results:
     lines: Sequence[Line]
     curves: Sequence[Line] = ()
     superseded: int = 0
+    seeds: tuple[int, ...] | None = None
 
-    @property
+    @cached_property
+    def planned(self) -> dict[str, tuple[int, ...]]:
+        """The seeds of every row; none for a row that the scale cannot hold."""
+        seeds = {row.label: row.seeds_at(self.recipe.scale) if self.seeds is None else self.seeds for row in self.table.rows}
+        return {row.label: () if row.unfit(self.recipe) else seeds[row.label] for row in self.table.rows}
+
+    @cached_property
     def whole(self) -> list[Line]:
-        """The lines of runs that did not fail."""
-        return [line for line in self.lines if not line["error"]]
+        """The lines of planned runs that did not fail."""
+        return [line for line in self.lines if not line["error"] and int(line["seed"]) in self.planned[line["row"]]]
+
+    @cached_property
+    def complete(self) -> list[Line]:
+        """The lines of rows that have all their planned seeds: what means and figures are made of."""
+        return [line for row in self.table.rows if not self.missing(row.label) for line in self.of(row.label)]
 
     def of(self, label: str) -> list[Line]:
         """The whole lines of a row."""
         return [line for line in self.whole if line["row"] == label]
 
+    def missing(self, label: str) -> tuple[int, ...]:
+        """The planned seeds of a row that have no whole line."""
+        there = {int(line["seed"]) for line in self.of(label)}
+        return tuple(seed for seed in self.planned[label] if seed not in there)
+
     def measured(self, label: str, metric: str) -> Interval:
-        """Mean and interval of a row's metric over its seeds."""
+        """Mean and interval of a row's metric over its planned seeds; of nothing where one is missing."""
         from csn.metrics import interval
 
-        return interval([v for line in self.of(label) if isfinite(v := value(line, metric))])
+        values = [value(line, metric) for line in self.of(label)]
+        return interval(values if not self.missing(label) and all(map(isfinite, values)) else [])
 
     def judged(self) -> list[Judged]:
-        """The verdicts on the table's claims."""
-        return [judge(claim, self.whole) for claim in self.table.claims]
+        """The verdicts on the table's claims that the scale can hold."""
+        return [judge(claim, self.whole, self.planned) for claim in self.table.claims if not self.beyond(claim)]
+
+    def beyond(self, claim: Claim) -> list[Row]:
+        """The rows of a claim that the scale cannot hold."""
+        named = {row for part in claim.parts() for row in part.rows}
+        return [row for row in self.table.rows if row.label in named and row.unfit(self.recipe)]
+
+    def unheld(self) -> list[str]:
+        """A sentence for every claim that the scale cannot hold."""
+        return [f"Not at scale {self.recipe.scale}: {claim.text} ({rows[0].unfit(self.recipe)})"
+                for claim in self.table.claims if (rows := self.beyond(claim))]  # fmt: skip
 
 
 def csv_path(table: Table, recipe: Recipe, home: Path) -> Path:
@@ -93,13 +124,23 @@ def read_lines(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, s
                 raise UserError(f"{path} is not a results file (its header lacks columns); move it away and run again.")
             lines = [{name: line.get(name) or "" for name in columns} for line in reader]
             for number, line in enumerate(lines, 2):
-                if not line["seed"].isdigit():
-                    raise UserError(f"Line {number} of {path} is damaged (its seed is {line['seed']!r}); mend or delete it.")
+                wrong = [name for name in columns if name not in WORDS and not numeric(line[name])]
+                if wrong or not line["seed"].isdigit():
+                    name = wrong[0] if wrong else "seed"
+                    raise UserError(f"Line {number} of {path} is damaged (its {name} is {line[name]!r}); mend or delete it.")
             return lines
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read {path} ({error}); mend or move it and run again.") from None
+
+
+def numeric(cell: str) -> bool:
+    """Whether a cell is empty or a number."""
+    try:
+        return not cell or isfinite(float(cell))
+    except ValueError:
+        return False
 
 
 def line_of(table: Table, row: Row, run: Run, record: Mapping[str, object]) -> dict[str, str]:

@@ -59,7 +59,7 @@ def seconds_of(work: list[tuple[Row, Run]], recipe: Recipe, table: Table, home: 
     return expected
 
 
-def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, home: Path, data: Path, jobs: int, console: Console) -> None:
+def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Recipe, home: Path, data: Path, jobs: int, console: Console) -> None:
     """Print every row with its cost and the state of its runs."""
     from rich.table import Table as Grid
 
@@ -82,16 +82,16 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int], recipe: Recipe, ho
             grid.add_row(row.label, "", "", "", "cannot be held", "")
             continue
         cost = costs.get(cost_key(row.at(recipe), row.under(recipe)))
-        states = {}
+        states, name = {}, ""
         for own, run in work:
             if own is row:
+                name = name or run.name
                 states[run.seed] = state_of(run, home, published)
                 if states[run.seed] in ("missing", "resumable"):
                     unknown |= run.name not in expected
                     remaining += expected.get(run.name, 0.0)
         for state in states.values():
             counts[state] = counts.get(state, 0) + 1
-        name = Run(variant=row.at(recipe), recipe=row.under(recipe), seed=seeds[0]).name if seeds else ""
         each = clock(expected[name]) if name in expected else f"{gpu[name] / 3600:,.1f} GPU-h" if name in gpu else ""
         grid.add_row(
             row.label,

@@ -23,12 +23,13 @@ from itertools import chain
 from math import isfinite
 from pathlib import Path
 
-from csn.claims import ledger, ledger_sheet, scales_with_results
 from csn.collect import Results, read
 from csn.files import write_atomic
+from csn.ledger import ledger, ledger_sheet, parts_sheet, scales_with_results
 from csn.provenance import LIBRARIES, REPOSITORY, code_version, installed
 from csn.recipes import PAPER, recipe_of
-from csn.show import Sheet, reasons, sheets
+from csn.sheet import Sheet
+from csn.show import reasons, sheets
 from csn.spec import UserError
 from csn.table import Table, every_table, table_of
 
@@ -82,6 +83,12 @@ def where() -> tuple[Path, list[str]]:
 def claims(home: Path, scales: Sequence[str]) -> str:
     """The ledger as Markdown."""
     return markdown(ledger_sheet(ledger(home, scales)))
+
+
+def parts(home: Path, scales: Sequence[str]) -> str:
+    """Every part of every claim as Markdown, folded."""
+    sheet = parts_sheet(ledger(home, scales))
+    return f"<details><summary>{sheet.title}</summary>\n\n{markdown(sheet)}\n</details>\n"
 
 
 def known(table: Table, home: Path = REPOSITORY, scales: Sequence[str] | None = None) -> list[Results]:
@@ -149,7 +156,9 @@ def head(home: Path, scales: Sequence[str]) -> Iterator[str]:
     own = (code["commit"] or "unknown") + (" (changed)" if code["dirty"] else "")
     yield f"<p>Scales: {', '.join(scales)}. Written by commit {own} with Python {platform.python_version()}, {libraries}. "
     yield f"The results were run with the commits {', '.join(filter(None, commits)) or '(none yet)'}.</p>"
-    yield "<h2>Claims</h2>" + as_html(ledger_sheet(ledger(home, scales)))
+    claims_of = ledger(home, scales)
+    yield "<h2>Claims</h2>" + as_html(ledger_sheet(claims_of))
+    yield f"<details><summary>Every part, with its interval</summary>{as_html(parts_sheet(claims_of))}</details>"
 
 
 def section(table: Table, home: Path, scales: Sequence[str]) -> Iterator[str]:

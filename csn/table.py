@@ -16,6 +16,8 @@ from csn.spec import Recipe, Run, UserError, Variant
 
 # Scales of short schedules on little data hold no deeper networks: these take more steps to leave chance. Ours.
 DEEPEST = dict.fromkeys(("smoke", "small", "photo", "medium"), 50)
+# The seeds of the rows of Table 4, whose gap is a difference of differences, in every table that has the same runs. Ours.
+FIVE_SEEDS = dict.fromkeys(("small", "photo"), (0, 1, 2, 3, 4))
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Row:
 
     paper_top1: Kinetics-400 val video@1. paper_cost: GMACs, M parameters, G interactions as printed, at 8 x 224 x 224.
     recipe: the row's own, where the rows of a table differ in it; it runs at scale paper only. published: the numbers that
-    stand beside ours; pretrained: what its network was trained on before, in words.
+    stand beside ours; pretrained: what its network was trained on before, in words; protocol: of the published number
+    and of ours, in words. seeds: of a scale, where they are not those of csn.recipes.
     """
 
     label: str
@@ -46,6 +49,8 @@ class Row:
     recipe: Recipe | None = None
     published: tuple[Quoted, ...] = ()
     pretrained: str = ""
+    protocol: str = ""
+    seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def under(self, recipe: Recipe) -> Recipe:
         """The Recipe of this row at the scale of recipe."""
@@ -55,6 +60,10 @@ class Row:
         """The Variant at a scale. Raises UserError when the scale cannot hold it."""
         own = self.under(recipe)
         return replace(self.variant, width=own.width, pool1=own.pool1)
+
+    def seeds_at(self, scale: str) -> tuple[int, ...]:
+        """The seeds planned: those run by default, all of which a mean needs."""
+        return self.seeds.get(scale, SEEDS[scale])
 
     def unfit(self, recipe: Recipe) -> str | None:
         """Why nothing of this row can be run at the scale, or None."""
@@ -74,8 +83,8 @@ class Table:
     """name: of the script and the CSV. title: printed above. rows in order. claims fixed before the runs.
 
     metrics: the columns shown of a row, of csn.claims.value. figures: names of functions of csn.plots, (Results) -> Figure;
-    the first one's file has the table's name. curves: whether learning curves are kept. seeds: of a scale, where they are
-    not those of csn.recipes. scale: the default one. trains: whether there is anything to run, or costs only.
+    the first one's file has the table's name. curves: whether learning curves are kept. scale: the default one.
+    trains: whether there is anything to run, or costs only.
     """
 
     name: str
@@ -86,7 +95,6 @@ class Table:
     metrics: tuple[str, ...] = ("train_top1", "clip_top1", "video_top1")
     figures: tuple[str, ...] = ()
     curves: bool = False
-    seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     scale: str = "small"
     trains: bool = True
 
@@ -97,10 +105,6 @@ class Table:
             if label not in known:
                 raise UserError(f"`--only` names an unknown row (={label}); the rows of {self.name} are {', '.join(known)}.")
         return [row for row in self.rows if not labels or row.label in labels]
-
-    def seeds_at(self, scale: str) -> tuple[int, ...]:
-        """The seeds run by default."""
-        return self.seeds.get(scale, SEEDS[scale])
 
 
 def table_of(name: str) -> Table:
@@ -119,10 +123,15 @@ def every_table() -> list[Table]:
     return [table_of(path.stem) for path in sorted((REPOSITORY / "experiments").glob("table*.py"))]
 
 
-def runs_of(rows: Iterable[Row], recipe: Recipe, seeds: Iterable[int]) -> list[tuple[Row, Run]]:
-    """The Runs of rows x seeds, seeds outermost so that every row has one result early; rows the scale cannot hold are left out."""
+def runs_of(rows: Iterable[Row], recipe: Recipe, seeds: Iterable[int] | None = None) -> list[tuple[Row, Run]]:
+    """The Runs of rows x seeds (None: those planned for each row), seeds outermost so that every row has one result early.
+
+    Rows the scale cannot hold are left out.
+    """
     fit = [row for row in rows if row.unfit(recipe) is None]
-    return [(row, Run(variant=row.at(recipe), recipe=row.under(recipe), seed=seed)) for seed in seeds for row in fit]
+    every = sorted({seed for row in fit for seed in row.seeds_at(recipe.scale)}) if seeds is None else seeds
+    return [(row, Run(variant=row.at(recipe), recipe=row.under(recipe), seed=seed))
+            for seed in every for row in fit if seeds is not None or seed in row.seeds_at(recipe.scale)]  # fmt: skip
 
 
 def unfit_rows(rows: Iterable[Row], recipe: Recipe) -> list[str]:

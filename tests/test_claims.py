@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
@@ -10,15 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import refused, run
+from matplotlib import pyplot as plt
 from scipy import stats
 from test_table import line, lines
 
-from csn.claims import Claim, Order, Predicts, Shrinks, judge, main, numbers
-from csn.collect import csv_path, read, write_lines
+from csn import plots
+from csn.claims import CEILING, Claim, Judged, Line, Order, Predicts, Shrinks, judge
+from csn.collect import csv_path, read, read_lines, write_lines
+from csn.ledger import main
 from csn.metrics import interval
 from csn.provenance import REPOSITORY
-from csn.recipes import SMALL
-from csn.show import accuracies, cell
+from csn.recipes import SMALL, recipe_of
+from csn.report import text
+from csn.sheet import cell
+from csn.show import accuracies, reasons
 from csn.table import Table, every_table, runs_of, table_of
 
 CLAIM = Claim(text="a is above b", source="made up", tests=(Order(("a", "b")),))
@@ -26,6 +32,12 @@ CLAIM = Claim(text="a is above b", source="made up", tests=(Order(("a", "b")),))
 
 def of(*tests: Order | Shrinks | Predicts) -> Claim:
     return replace(CLAIM, tests=tests)
+
+
+def verdict_on(claim: Claim, found: Sequence[Line], **planned: Sequence[int]) -> Judged:
+    """The verdict where every row plans the seeds that some line has, unless said otherwise."""
+    seeds = sorted({int(one["seed"]) for one in found})
+    return judge(claim, found, {row: planned.get(row, seeds) for part in claim.parts() for row in part.rows})
 
 
 def test_the_interval_is_students() -> None:
@@ -43,47 +55,86 @@ def test_the_interval_is_students() -> None:
         ({"a": [40, 42, 41], "b": [50, 51, 52]}, "refuted", -10.0),
         ({"a": [40, 60, 50], "b": [50, 41, 52]}, "undecided", 7 / 3),
         ({"a": [50, 51], "b": [40, 42]}, "undecided", 9.5),
-        ({"a": [50, 51, None], "b": [40, 42, 41]}, "undecided", 9.5),
+        ({"a": [50, 51, None], "b": [40, 42, 41]}, "undecided", None),
+        ({"a": [50, 51], "b": [40, 42, 41]}, "undecided", None),
         ({"a": [50, 51, 52]}, "undecided", None),
     ],
 )
 def test_verdicts(values: dict, verdict: str, mean: float | None) -> None:
-    judged = judge(CLAIM, lines(**values))
+    judged = verdict_on(CLAIM, lines(**values))
     assert judged.verdict == verdict
-    assert isnan(judged.difference.mean) if mean is None else judged.difference.mean == pytest.approx(mean)
-    assert judged.told()[0] == ("" if mean is None else f"{mean:+.1f}")
+    difference = judged.decides.difference
+    assert isnan(difference.mean) if mean is None else difference.mean == pytest.approx(mean)
+    assert judged.decides.told()[0] == ("" if mean is None else f"{mean:+.1f}")
 
 
 def test_seeds_are_paired_by_number_not_by_order() -> None:
     shuffled = [line("a", s, 50 + s) for s in (2, 0, 1)] + [line("b", s, 40 + s) for s in (1, 2, 0)]
-    judged = judge(CLAIM, shuffled)
-    assert (judged.difference.low, judged.difference.high) == (pytest.approx(10), pytest.approx(10))
+    difference = verdict_on(CLAIM, shuffled).decides.difference
+    assert (difference.low, difference.high) == (pytest.approx(10), pytest.approx(10))
+
+
+def test_pairs_are_over_the_seeds_planned_for_both_rows_and_all_planned_seeds_must_be_there() -> None:
+    found = lines(a=[50, 51, 52, 10, 20], b=[40, 42, 41])
+    judged = verdict_on(CLAIM, found, b=(0, 1, 2))
+    assert (judged.verdict, judged.decides.n) == ("supported", "3") and judged.decides.difference.mean == pytest.approx(10)
+    for seed in range(5):  # the fourth and fifth seed of a enter no pair, and a is not whole without them
+        without = verdict_on(CLAIM, [one for one in found if (one["row"], one["seed"]) != ("a", str(seed))], a=range(5), b=range(3))
+        assert (without.verdict, without.decides.n, without.decides.told()) == ("undecided", "4 of 5", ("", ""))
+    unplanned = verdict_on(CLAIM, [*found, line("b", 7, 90), line("a", 7, 1)], a=range(5), b=range(3))
+    assert unplanned.decides.difference == judged.decides.difference
+
+
+def test_what_is_counted_needs_no_three_seeds_and_has_no_interval() -> None:
+    claim = of(Order(("a", "b"), metric="gmacs"))
+    dear, cheap = line("a", 0, 50, gmacs="0.5"), line("b", 0, 40, gmacs="0.25")
+    judged = verdict_on(claim, [dear, cheap])
+    assert (judged.verdict, judged.decides.n, judged.decides.told(), judged.decides.part.unit) == ("supported", "counted", ("+0.2500", ""), "GMACs")
+    assert verdict_on(claim, [dear | {"gmacs": "0.1"}, cheap]).verdict == "refuted"
+    assert verdict_on(claim, [dear, cheap], a=(0, 1)).verdict == "undecided"
+
+
+def test_a_margin_is_what_may_be_lost() -> None:
+    values = {"a": [50, 51, 52], "b": [51, 52.2, 53.1]}
+    judged = verdict_on(of(Order(("a", "b"), margin=2)), lines(**values))
+    assert (judged.verdict, judged.decides.part.name) == ("supported", "a over (b - 2)") and judged.decides.difference.mean == pytest.approx(0.9)
+    assert verdict_on(of(Order(("a", "b"))), lines(**values)).verdict == "refuted"
+
+
+def test_two_networks_that_fit_everything_cannot_be_told_apart() -> None:
+    fit = of(Order(("a", "b"), metric="train_top1"), Order(("b", "a")))
+    better = trained("a", [(100, 50), (100, 51), (100, 52)]) + trained("b", [(100, 60), (100, 61), (100, 62)])
+    judged = verdict_on(fit, better)
+    assert (judged.verdict, judged.decides.name) == ("undecided", f"training: a over b; {CEILING}")
+    assert verdict_on(fit, trained("b", [(100, 40), (100, 41), (100, 42)]) + better[:3]).verdict == "refuted"  # by its test accuracy
+    level = trained("a", [(99, 50)] * 3) + trained("b", [(99, 60)] * 3)
+    assert verdict_on(fit, level).decides.ceiling is False
 
 
 def test_an_order_needs_every_neighbour_and_names_the_weakest() -> None:
     values = {"a": [50, 51, 52], "b": [40, 42, 41], "c": [39, 43, 41]}
-    chain = judge(of(Order(("a", "b", "c"))), lines(**values))
-    assert (chain.verdict, chain.part.name) == ("undecided", "b over c")
-    both = judge(of(Order(("a", ("b", "c")))), lines(**values))
+    chain = verdict_on(of(Order(("a", "b", "c"))), lines(**values))
+    assert (chain.verdict, chain.decides.part.name) == ("undecided", "b over c")
+    both = verdict_on(of(Order(("a", ("b", "c")))), lines(**values))
     assert both.verdict == "supported" and [part.rows for part in both.claim.parts()] == [("a", "b"), ("a", "c")]
-    refuted = judge(of(Order((("a", "b"), "c"))), lines(a=[50, 51, 52], b=[10, 11, 12], c=[40, 42, 41]))
-    assert (refuted.verdict, refuted.part.name) == ("refuted", "b over c")
+    refuted = verdict_on(of(Order((("a", "b"), "c"))), lines(a=[50, 51, 52], b=[10, 11, 12], c=[40, 42, 41]))
+    assert (refuted.verdict, refuted.decides.part.name) == ("refuted", "b over c")
 
 
 def test_the_part_told_is_the_one_that_decides() -> None:
     """Not the one of the lowest mean, where that one is too wide to say anything."""
     values = {"a": [50, 52, 51], "b": [40, 80, 45], "c": [60, 62, 61]}
-    refuted = judge(of(Order(("a", ("b", "c")))), lines(**values | {"b": [30, 190, 50]}))
-    assert (refuted.verdict, refuted.part.name) == ("refuted", "a over c") and refuted.difference.high < 0
-    undecided = judge(of(Order(("c", ("a", "b")))), lines(**values | {"b": [10, 70, 20]}))
-    assert (undecided.verdict, undecided.part.name) == ("undecided", "c over b") and undecided.difference.low < 0
+    refuted = verdict_on(of(Order(("a", ("b", "c")))), lines(**values | {"b": [30, 190, 50]}))
+    assert (refuted.verdict, refuted.decides.part.name) == ("refuted", "a over c") and refuted.decides.difference.high < 0
+    undecided = verdict_on(of(Order(("c", ("a", "b")))), lines(**values | {"b": [10, 70, 20]}))
+    assert (undecided.verdict, undecided.decides.part.name) == ("undecided", "c over b") and undecided.decides.difference.low < 0
 
 
 def test_accuracy_per_flop_divides_by_the_line_s_gmacs() -> None:
     cheap = [line("a", s, 30 + s, gmacs="0.1") for s in range(3)] + [line("b", s, 60 + s, gmacs="1.0") for s in range(3)]
-    judged = judge(of(Order(("a", "b"), metric="video_top1_per_gmac")), cheap)
-    assert judged.verdict == "supported" and judged.difference.mean == pytest.approx(310 - 61)
-    assert judged.part.unit == "points a GMAC"
+    judged = verdict_on(of(Order(("a", "b"), metric="video_top1_per_gmac")), cheap)
+    assert judged.verdict == "supported" and judged.decides.difference.mean == pytest.approx(310 - 61)
+    assert judged.decides.part.unit == "points a GMAC"
 
 
 def trained(row: str, tops: list[tuple[float, float]]) -> list[dict[str, str]]:
@@ -94,20 +145,20 @@ def test_finding_b_needs_lower_training_and_higher_test_accuracy() -> None:
     claim = of(Order(("r3d", "csn"), metric="train_top1"), Order(("csn", "r3d")))
     r3d = trained("r3d", [(90, 50), (91, 52), (92, 51)])
     regularised = trained("csn", [(80, 60), (81, 61), (82, 62)])
-    assert judge(claim, r3d + regularised).verdict == "supported"
+    assert verdict_on(claim, r3d + regularised).verdict == "supported"
     worse = trained("csn", [(80, 40), (81, 41), (82, 42)])  # fits less and predicts less: no regularisation
-    found = judge(claim, r3d + worse)
-    assert (found.verdict, found.part.name) == ("refuted", "csn over r3d")
+    found = verdict_on(claim, r3d + worse)
+    assert (found.verdict, found.decides.part.name) == ("refuted", "csn over r3d")
     gap = of(Order(("r3d", "csn"), metric="gap"))
-    assert judge(gap, r3d + regularised).difference.mean == pytest.approx(40 - 20)
+    assert verdict_on(gap, r3d + regularised).decides.difference.mean == pytest.approx(40 - 20)
 
 
 def test_a_lead_that_shrinks_is_a_difference_of_differences() -> None:
     claim = of(Shrinks(wide=("a", "b"), narrow=("c", "d")))
-    found = judge(claim, lines(a=[50, 52, 51], b=[40, 41, 42], c=[70, 71, 72], d=[69, 69, 69]))
-    assert numbers(claim.parts()[0], lines(a=[50], b=[40], c=[70], d=[69])) == {0: 9.0}
-    assert found.difference.mean == pytest.approx(10 - 2) and found.verdict == "supported"
-    assert judge(claim, lines(a=[50, 52, 51], b=[40, 41, 42], c=[70, 71, 72])).difference.n == 0
+    found = verdict_on(claim, lines(a=[50, 52, 51], b=[40, 41, 42], c=[70, 71, 72], d=[69, 69, 69]))
+    assert verdict_on(claim, lines(a=[50], b=[40], c=[70], d=[69])).decides.difference.mean == 9.0
+    assert found.decides.difference.mean == pytest.approx(10 - 2) and found.verdict == "supported"
+    assert verdict_on(claim, lines(a=[50, 52, 51], b=[40, 41, 42], c=[70, 71, 72])).decides.n == "0 of 3"
 
 
 def costly(row: str, tops: list[float], gmacs: float, interactions: float) -> list[dict[str, str]]:
@@ -116,42 +167,90 @@ def costly(row: str, tops: list[float], gmacs: float, interactions: float) -> li
 
 def test_what_predicts_better_is_a_difference_of_rank_correlations() -> None:
     claim = of(Predicts(("a", "b", "c"), better="interactions_m", worse="gmacs"))
-    [part] = claim.parts()
     follows = costly("a", [10, 11, 12], 3, 1) + costly("b", [20, 21, 22], 1, 2) + costly("c", [30, 31, 32], 2, 3)
-    assert numbers(part, follows) == {s: pytest.approx(1 - -0.5) for s in range(3)}
-    found = judge(claim, follows)
-    assert found.verdict == "supported" and found.told() == ("+1.50", "[+1.50, +1.50]")
+    found = verdict_on(claim, follows)
+    assert found.verdict == "supported" and found.decides.told() == ("+1.50", "[+1.50, +1.50]")
     equal = costly("a", [10, 10, 10], 3, 1) + costly("b", [10, 10, 10], 1, 2) + costly("c", [10, 10, 10], 2, 3)
-    assert judge(claim, equal).verdict == "undecided" and numbers(part, equal) == {}
+    assert (verdict_on(claim, equal).verdict, verdict_on(claim, equal).decides.n) == ("undecided", "0 of 3")
 
 
-def made_up(table: Table, home: Path) -> list[dict[str, str]]:
-    """Three seeds of every row that small holds, written as its CSV: accuracies that grow with the row's place."""
+def made_up(table: Table, home: Path) -> None:
+    """The planned seeds of every row that small holds, written as its CSV: accuracies that grow with the row's place."""
     out, places = [], list(dict.fromkeys(row.label for row, _ in runs_of(table.rows, SMALL, (0,))))
-    for row, planned in runs_of(table.rows, SMALL, range(3)):
+    for row, planned in runs_of(table.rows, SMALL):
         i, seed = places.index(row.label), planned.seed
         facts = {"table": table.name, "block": planned.variant.block, "depth": str(planned.variant.depth), "train_top1": str(90 - i + seed / 10)}
         out.append(line(row.label, seed, 40 + i * i / 9 + seed / 7, gmacs=str(1 + i), interactions_m=str(9 - i), run=planned.name, **facts))
     write_lines(csv_path(table, SMALL, home), out)
-    return out
 
 
-@pytest.mark.parametrize("name", [table.name for table in every_table() if table.claims])
-def test_deleting_any_line_makes_its_claims_undecided(name: str, tmp_path: Path) -> None:
-    table = table_of(name)
-    whole = made_up(table, tmp_path)
-    before = {one.claim.text: one for one in read(table, SMALL, tmp_path).judged()}
-    assert all(one.verdict != "undecided" for one in before.values())
-    for gone in whole[::3]:
-        write_lines(csv_path(table, SMALL, tmp_path), [one for one in whole if one is not gone])
-        results = read(table, SMALL, tmp_path)
-        for one in results.judged():
-            touched = any(gone["row"] in part.rows for part in one.claim.parts())
-            assert one.verdict == ("undecided" if touched else before[one.claim.text].verdict)
-    only = [one for one in whole if one["row"] == whole[0]["row"]]
-    write_lines(csv_path(table, SMALL, tmp_path), [one for one in whole if one not in only])
-    first = accuracies(read(table, SMALL, tmp_path), table.rows).rows[0]
-    assert first[0] == only[0]["row"] and set(first[1:]) <= {"", str(table.rows[0].paper_top1)}
+COMMITTED = [(table.name, scale) for scale in ("small", "photo") for table in every_table() if table.claims]
+
+
+@pytest.mark.parametrize(("name", "scale"), COMMITTED)
+def test_deleting_any_committed_line_empties_a_cell_and_undecides_its_claims(name: str, scale: str) -> None:
+    """Each line in turn: nothing is taken over fewer seeds than planned."""
+    whole = read(table_of(name), recipe_of(scale))
+    before, sheet = {one.claim.text: one for one in whole.judged()}, accuracies(whole, whole.table.rows)
+    cells = {row[0]: row[1:] for row in sheet.rows}
+    first, last = sheet.columns.index("M inter"), sheet.columns.index("n") - 1
+    assert [len(whole.of(row.label)) for row in whole.table.rows] == [len(whole.planned[row.label]) for row in whole.table.rows]
+    for gone in whole.lines:
+        results = replace(whole, lines=[one for one in whole.lines if one is not gone])
+        for row, *found in accuracies(results, results.table.rows).rows:
+            if row == gone["row"]:
+                planned = len(whole.planned[row])
+                assert found[:first] == list(cells[row][:first]) and found[last] == f"{planned - 1} of {planned}"
+                assert set(found[first:last]) == {""} and "" not in cells[row][first:last]
+            else:
+                assert tuple(found) == cells[row]
+        judged = {one.claim.text: one for one in results.judged()}
+        assert judged.keys() == before.keys()
+        for claim, one in judged.items():
+            if any(gone["row"] in part.rows for part in one.claim.parts()):
+                assert (one.verdict, one.decides.told()) == ("undecided", ("", "")) and " of " in one.decides.n
+            else:
+                assert (one.verdict, one.decides.told()) == (before[claim].verdict, before[claim].decides.told())
+        [sentence] = reasons(results, results.table.rows)[len(reasons(whole, whole.table.rows)) :]
+        assert sentence.startswith(f"{gone['row']}: seed {gone['seed']} is missing; run it, or --seeds ") and sentence.endswith(" shows the others.")
+    assert "nan" not in text(results).lower() and " 0.0 " not in text(results)  # of the last one
+    for figure in whole.table.figures:  # of the last one, drawn without its row
+        drawn = getattr(plots, figure)(results)
+        assert drawn.axes
+        plt.close(drawn)
+    assert gone["row"] not in set(plots.summary(results.complete, "video_top1").row) != set()
+
+
+def test_a_row_of_no_lines_is_empty_and_says_so(tmp_path: Path) -> None:
+    table = table_of("table3_groups")
+    made_up(table, tmp_path)
+    path = csv_path(table, SMALL, tmp_path)
+    write_lines(path, [one for one in read_lines(path) if one["row"] != "simple"])
+    results = read(table, SMALL, tmp_path)
+    assert set(accuracies(results, table.rows).rows[0]) == {"simple", ""}
+    assert reasons(results, table.rows) == ["simple: seeds 0 1 2 are missing; run them."]
+
+
+def test_seeds_asked_for_are_the_planned_ones_then(tmp_path: Path) -> None:
+    table = table_of("table3_groups")
+    made_up(table, tmp_path)
+    results = replace(read(table, SMALL, tmp_path), seeds=(1,))
+    cells = dict(zip(accuracies(results, table.rows).columns, accuracies(results, table.rows).rows[0], strict=True))
+    assert (cells["video@1"], cells["n"]) == (f"{40 + 1 / 7:.1f}", "1") and not reasons(results, table.rows)
+    assert {one.verdict for one in results.judged()} == {"undecided"}
+
+
+def test_a_committed_line_deleted_end_to_end(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "photo" / "table4_regularization.csv"
+    path.parent.mkdir(parents=True)
+    lines = (REPOSITORY / path.relative_to(tmp_path)).read_text().splitlines(keepends=True)
+    path.write_text("".join(one for one in lines if not one.startswith("table4_regularization,ir-CSN-50,3,")))
+    done = run("experiments/table4_regularization.py", "--show", "--scale", "photo", "--home", tmp_path)
+    told = " ".join(done.stdout.split())
+    assert done.returncode == 0 and "4 of 5" in told and "supported " not in told and "refuted" not in told.replace("; refuted:", "")
+    assert "ir-CSN-50: seed 3 is missing; run it, or --seeds 0 1 2 4 shows the others." in told
+    again = run("experiments/table4_regularization.py", "--show", "--scale", "photo", "--home", tmp_path, "--seeds", *"0124")
+    assert again.returncode == 0 and "is missing; run" not in again.stdout and "4 of 5" not in again.stdout
 
 
 def test_the_ledger_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,9 +259,14 @@ def test_the_ledger_is_printed_and_written(tmp_path: Path, capsys: pytest.Captur
             made_up(table, tmp_path)
     assert main(["--home", str(tmp_path)]) == 0
     found = list(csv.DictReader((tmp_path / "results" / "small" / "claims.csv").read_text().splitlines()))
-    assert len(found) == sum(len(table.claims) for table in every_table())
-    assert {entry["scale"] for entry in found} == {"small"} and {entry["n"] for entry in found} == {"3"}
-    assert all(float(entry["low"]) <= float(entry["difference"]) <= float(entry["high"]) for entry in found)
+    assert len(found) == sum(not read(table, SMALL).beyond(claim) for table in every_table() for claim in table.claims)
+    assert {entry["scale"] for entry in found} == {"small"} and all(entry["n"] == entry["planned"] in ("3", "5") for entry in found)
+    assert all(float(entry["low"]) <= float(entry["difference"]) <= float(entry["high"]) for entry in found if entry["unit"] != "GMACs")
+    parts = list(csv.DictReader((tmp_path / "results" / "small" / "claims_parts.csv").read_text().splitlines()))
+    for entry in found:
+        own = [part for part in parts if part["claim"] == entry["claim"]]
+        assert len(own) == sum(len(claim.parts()) for table in every_table() for claim in table.claims if claim.text == entry["claim"])
+        assert {name: entry[name] for name in own[0]} in own  # the deciding one
     page = (tmp_path / "results" / "claims.md").read_text()
     assert all(entry["claim"] in page for entry in found)
     assert "rank correlation" in page and "supported" in capsys.readouterr().out
@@ -184,7 +288,7 @@ def test_the_committed_ledger_is_that_of_the_committed_results(tmp_path: Path) -
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(csv_file.read_bytes())
     assert main(["--home", str(tmp_path)]) == 0
-    written = [path.relative_to(tmp_path) for path in [*tmp_path.glob("results/*/claims.csv"), tmp_path / "results" / "claims.md"]]
+    written = [path.relative_to(tmp_path) for path in [*tmp_path.glob("results/*/claims*.csv"), tmp_path / "results" / "claims.md"]]
     assert all((REPOSITORY / path).read_bytes() == (tmp_path / path).read_bytes() for path in written), "run python -m csn.claims"
 
 

@@ -202,6 +202,17 @@ def test_the_state_of_a_run_is_that_of_its_record(tmp_path: Path, facts: dict[st
     assert state_of(one, tmp_path, set()) == "damaged"
 
 
+@pytest.mark.parametrize("cell", ["abc", "nan"])
+def test_a_cell_that_is_no_number_is_named(cell: str, tmp_path: Path) -> None:
+    target = tmp_path / "results" / "small" / "table4_regularization.csv"
+    target.parent.mkdir(parents=True)
+    head, first, *_ = (REPOSITORY / "results" / "small" / target.name).read_text().splitlines()
+    place = head.split(",").index("video_top1")
+    target.write_text("\n".join([head, ",".join(cell if i == place else one for i, one in enumerate(first.split(",")))]))
+    sentence = refused(run("experiments/table4_regularization.py", "--show", "--home", tmp_path))
+    assert sentence.replace("\n", "") == f"error: Line 2 of {target} is damaged (its video_top1 is {cell!r}); mend or delete it."
+
+
 def test_table1_needs_no_training(tmp_path: Path) -> None:
     done = run("experiments/table1_architectures.py", "--home", tmp_path)
     assert done.returncode == 0, done.stderr

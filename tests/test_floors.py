@@ -18,7 +18,7 @@ FLOORS = {
     "memory": 1, "pointwise": 1,
     "slurm": 5, "cluster": 6, "snapshot": 5, "profiles": 5,
     "table": 5, "claims": 5, "collect": 5, "plots": 5, "launch": 5, "status": 5, "runner": 5, "show": 5, "report": 5, "plan": 6, "cli": 6, "predict": 6,
-    "finetune": 6,
+    "finetune": 6, "sheet": 5, "complexity": 5, "published": 5, "ledger": 5, "filters": 5,
 }  # fmt: skip
 
 

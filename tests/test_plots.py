@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from matplotlib import pyplot as plt
 from test_table import TABLE, line, lines
 
 from csn import plots
-from csn.collect import Results
+from csn.collect import Results, read
 from csn.plots.axes import beside, channel_separated, grouped
-from csn.recipes import SMOKE
+from csn.recipes import PAPER, PHOTO, SMOKE
 from csn.spec import UserError
 from csn.table import every_table, runs_of, table_of
 
@@ -31,11 +32,11 @@ def results(name: str, seeds: int = 2) -> Results:
         for i, (row, run) in enumerate(runs_of(table.rows, SMOKE, (0,))) for seed in range(seeds)
     ]  # fmt: skip
     curves = [{"row": one["row"], "seed": one["seed"], "epoch": str(e), "loss": str(4 / e), "clip_top1": str(9 * e)} for one in found for e in (1, 2, 3)]
-    return Results(table, SMOKE, found, curves)
+    return Results(table, SMOKE, found, curves, seeds=tuple(range(seeds)))
 
 
 def test_the_same_lines_give_the_same_file(tmp_path: Path) -> None:
-    found = Results(TABLE, SMOKE, lines(a=[50, 51, 52], b=[40, 42, 41]))
+    found = Results(TABLE, SMOKE, lines(a=[50, 51, 52], b=[40, 42, 41]), seeds=(0, 1, 2))
     written = plots.save(plots.group_sizes(found), tmp_path / "out" / "tiny")
     assert [p.suffix for p in written] == [".png", ".svg"] and all(p.stat().st_size > 1000 for p in written)
     first = written[1].read_bytes()
@@ -98,7 +99,27 @@ def test_filters_are_drawn_each_to_its_own_largest_weight() -> None:
     weights = np.arange(3 * 27, dtype=np.float32).reshape(3, 1, 3, 3, 3) - 40
     drawn = plots.filters(weights, axes.flat)
     assert len(drawn) == 4 and not drawn[3].images
-    [image] = drawn[0].images
-    strip = image.get_array()
-    assert strip.shape == (3, 11) and image.get_clim() == (-40, 40)  # three 3x3 pictures, a blank column between
-    assert strip[0, :3].tolist() == [-40, -39, -38] and strip[0, 4] == -31
+    planes = drawn[0].images
+    assert [plane.get_array()[0].tolist() for plane in planes] == [[-40, -39, -38], [-31, -30, -29], [-22, -21, -20]]
+    assert {plane.get_clim() for plane in planes} == {(-40, 40)}
+    ends = [tuple(plane.get_extent()[:2]) for plane in planes]
+    assert all(left[1] < right[0] for left, right in pairwise(ends)) and len(drawn[0].patches) == 4  # gaps; a frame a plane and one of all
+
+
+def test_sixteen_blocks_are_drawn_at_their_interactions() -> None:
+    """Where five networks have nearly as many, on a linear axis of their own."""
+    figure = plots.tradeoffs(read(table_of("table3_groups"), PHOTO))
+    crowded = figure.axes[4]
+    assert crowded.get_xscale() == "linear" and {ax.get_xscale() for ax in figure.axes[:4]} == {"log"}
+    points = sorted(round(float(one.get_xdata()[0]), 2) for one in crowded.lines if len(one.get_xdata()) == 1 and one.get_marker() in "os^DP")
+    assert points == [84.46, 84.52, 85.44, 88.42, 88.42] and crowded.get_xlim()[0] > 80
+
+
+def test_published_numbers_lie_apart_and_ours_are_named_where_they_are() -> None:
+    table = table_of("table5_benchmarks")
+    [ax] = plots.published(Results(table, PAPER, ())).axes
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["published"]
+    several = [one.get_ydata() for one in ax.lines if len(one.get_ydata()) > 1]
+    assert several and all(len(set(places)) == len(places) for places in several)
+    [ours] = plots.published(Results(table, PAPER, [line("ir-ig65m", 0, 82.0)])).axes
+    assert [text.get_text() for text in ours.get_legend().get_texts()] == ["published", "here"]

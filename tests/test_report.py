@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from csn.collect import csv_path
+from csn.claims import CEILING
+from csn.collect import csv_path, read
 from csn.provenance import REPOSITORY
 from csn.recipes import SMALL
 from csn.report import filled, main, markdown, page
-from csn.show import Sheet
+from csn.sheet import Sheet
 from csn.spec import UserError
 from csn.table import every_table, table_of
 
@@ -45,7 +47,7 @@ def test_a_line_taken_away_empties_its_cells_in_the_text(tmp_path: Path) -> None
     target.write_text("".join([head, *gone]))
     text = filled(BLOCKS, tmp_path)
     assert "| simple |  |  |  |  |  |  |  |  |" in text and "| simple-D | 0" in text
-    assert re.search(r"Taking channel interaction away[^|]*\|  \| simple over simple-G8 \| 0 \| undecided \|", text)
+    assert re.search(r"Taking channel interaction away[^|]*\|  \| simple over simple-G8 \| 0 of 3 \| undecided \|", text)
 
 
 @pytest.mark.parametrize(("name", "sentence"), [("table9_none", "There is no table table9_none"), ("table3_groups huge", r"`scale` \(=huge\) must be one of")])
@@ -100,7 +102,10 @@ def test_the_page_holds_every_table_figure_and_verdict_and_loads_nothing(tmp_pat
     assert all(b"<svg" in base64.b64decode(link.removeprefix(prefix)) for link in found.refers)
     text = file.read_text()
     assert all(claim.text in text for table in every_table() for claim in table.claims)
-    assert re.search(r"Written by commit [0-9a-f]{12}", text) and "torch " in text and "seed" in text
+    assert "Architectures for clips of 8x224x224" in text and "8x112x112" in text and "conv5_x" in text  # the layers of Table 1
+    [folded] = re.findall(r"<details>.*?</details>", text, re.DOTALL)
+    assert all(part.name in html.unescape(folded) for table in every_table() for one in read(table, SMALL).judged() for part in one.parts)
+    assert CEILING in folded and re.search(r"Written by commit [0-9a-f]{12}", text) and "torch " in text and "seed" in text
 
 
 def test_a_page_without_results_has_every_table_and_the_figures_of_published_numbers(tmp_path: Path) -> None:

@@ -12,16 +12,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from csn import plots
+from csn import cli, plots
 from csn.claims import Claim, Order
 from csn.collect import COLUMNS, CURVES, Results, collect, csv_path, curves_path, read, read_lines, superseded
+from csn.complexity import complexity
 from csn.execute import folder_of
 from csn.plan import published_in, state_of
 from csn.provenance import REPOSITORY
 from csn.recipes import SMALL, SMOKE, recipe_of
-from csn.show import complexity, reasons, render
+from csn.show import compared, reasons, render
 from csn.spec import UserError, Variant
-from csn.table import Quoted, Row, Table, every_table, runs_of, table_of
+from csn.table import Quoted, Row, Table, cost_key, count_costs, every_table, planned_costs, runs_of, table_of
 
 sys.path.insert(0, str(REPOSITORY / "experiments"))
 import table2_interactions
@@ -91,7 +92,7 @@ def test_learning_curves_are_collected_and_kept_with_their_line(tmp_path: Path) 
     assert collect(table, SMOKE, tmp_path)[0].curves == results.curves == read(table, SMOKE, tmp_path).curves
     fewer = replace(table, rows=ROWS[1:])
     known = read(fewer, SMOKE, tmp_path)
-    assert known.superseded == 1 and known.curves == [] and "since its rows or recipe changed, are left out: 1." in reasons(known, ROWS)[-1]
+    assert known.superseded == 1 and known.curves == [] and "since its rows or recipe changed, are left out: 1." in reasons(known, fewer.rows)[-1]
     assert collect(fewer, SMOKE, tmp_path)[0].curves == []
     assert read_lines(superseded(curves_path(table, SMOKE, tmp_path)), CURVES) == results.curves
 
@@ -132,6 +133,36 @@ def test_a_line_of_a_merge_conflict_is_named(tmp_path: Path) -> None:
         collect(TABLE, SMOKE, tmp_path)
 
 
+def test_a_rerun_is_compared_with_the_committed_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of every row with a record in another home; the others came with the repository."""
+    repository, home = tmp_path / "repository", tmp_path / "again"
+    put(repository, ROWS[0], 0, video_top1=83.25, video_top1_interval={"low": 80.75, "high": 85.875, "n": 800}, device="A")
+    put(repository, ROWS[1], 0, video_top1=50.0, device="A")
+    put(home, ROWS[0], 0, video_top1=83.375, device="B")
+    put(home, ROWS[1], 0, video_top1=50.0, device="B")
+    collect(TABLE, SMOKE, repository)
+    monkeypatch.setattr(cli, "REPOSITORY", repository)
+    flags = ["--show", "--scale", "smoke", "--home"]
+    assert cli.main(TABLE, [*flags, str(home)]) == 0
+    told = capsys.readouterr().out
+    assert "a seed 0: video@1 83.375, committed 83.250 [80.750, 85.875] on A: within.\n" in told
+    assert "b seed 0: video@1 50.000, committed 50.000 on A: equal.\n" in told
+    assert cli.main(TABLE, [*flags, str(repository)]) == 0 and "committed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ours", "bounds", "words"),
+    [
+        ("90.0", ("80.0", "85.0"), "[80.0, 85.0] on : outside."),
+        ("82.0", ("", ""), "differs by -1.250 points."),
+        ("", ("80.0", "85.0"), "video@1 missing, committed 83.25 [80.0, 85.0] on : cannot be compared."),
+    ],
+)
+def test_a_rerun_may_lie_outside_or_have_nothing_to_lie_in(ours: str, bounds: tuple[str, str], words: str) -> None:
+    committed = line("a", 0, 83.25, video_top1_low=bounds[0], video_top1_high=bounds[1])
+    assert compared(line("a", 0, None, video_top1=ours), committed).endswith(words)
+
+
 def test_whoever_deletes_a_record_runs_it_again(tmp_path: Path) -> None:
     """A line of the CSV stands for a run that is not here at all, and for none that failed."""
     [(_, first), (_, second)] = runs_of(ROWS[:2], SMOKE, (0,))
@@ -155,21 +186,23 @@ def test_figures_are_of_all_rows_whatever_is_printed(tmp_path: Path, monkeypatch
     put(tmp_path, ROWS[1], 0, video_top1=13.5)
     results, _ = collect(replace(TABLE, figures=("tradeoffs",)), SMOKE, tmp_path)
     text = io.StringIO()
-    render(results, ROWS[:1], tmp_path, Console(file=text, width=80), results.lines[:1])
+    render(results, replace(results, lines=results.lines[:1]), ROWS[:1], tmp_path, Console(file=text, width=80))
     assert drawn == [results] and "12.5" in text.getvalue() and "13.5" not in text.getvalue()
 
 
-def printed(found: list[dict[str, str]], home: Path) -> str:
+def printed(found: list[dict[str, str]], home: Path, seeds: tuple[int, ...] = (0, 1, 2)) -> str:
     text = io.StringIO()
-    render(Results(replace(TABLE, figures=()), SMOKE, found), TABLE.rows, home, Console(file=text, width=80))
+    results = Results(replace(TABLE, figures=()), SMOKE, found, seeds=seeds)
+    render(results, results, TABLE.rows, home, Console(file=text, width=80))
     return text.getvalue()
 
 
 def test_the_printed_table_shows_means_intervals_failures_and_the_dagger(tmp_path: Path) -> None:
     found = [*lines(a=[50, 51, 52], b=[40, 42]), line("b", 2, None, error="the loss is nan")]
     text = printed(found, tmp_path)
-    assert "51.0 ±2.5" in text and "65.3†" in text and "41.0 ±12.7" in text
-    assert "b: seed 2 failed: the loss is nan" in text
+    assert "51.0 ±2.5" in text and "65.3†" in text and "2 of 3" in text and "41.0" not in text
+    assert "b: seed 2 failed: the loss is nan" in text and "b: seed 2 is missing; run it, or --seeds 0 1 shows the others." in text
+    assert "41.0 ±12.7" in printed(found, tmp_path, (0, 1))
     assert "g: `groups` (=16) must divide `width` (=8)." in text
     assert "undecided" in text and "supported \n" not in text
     assert max(map(len, text.splitlines())) <= 80
@@ -184,8 +217,9 @@ def test_no_results_is_an_empty_table_not_zeros(tmp_path: Path) -> None:
 
 def test_the_gap_is_measured_seed_by_seed() -> None:
     found = [line("a", seed, 50 + seed, train_top1=str(60 + 3 * seed)) for seed in range(3)] + [line("a", 3, None, train_top1="90")]
-    gap = Results(TABLE, SMOKE, found).measured("a", "gap")
+    gap = Results(TABLE, SMOKE, found, seeds=(0, 1, 2)).measured("a", "gap")
     assert (gap.mean, gap.n) == (pytest.approx(12), 3)
+    assert Results(TABLE, SMOKE, found, seeds=(0, 1, 2, 3)).measured("a", "gap").n == 0  # one has no gap: there is no mean of all planned
 
 
 def test_what_a_scale_cannot_hold_is_one_sentence() -> None:
@@ -219,10 +253,27 @@ def test_every_table_names_rows_once_and_its_claims_name_rows() -> None:
     assert [name.partition("_")[0] for name in names] == [f"table{i}" for i in range(1, len(names) + 1)]
     for table in every_table():
         labels = [row.label for row in table.rows]
-        assert len(set(labels)) == len(labels) and len(table.claims) <= 5
+        assert len(set(labels)) == len(labels) and len(table.claims) <= 6
         assert {row for claim in table.claims for part in claim.parts() for row in part.rows} <= set(labels)
     with pytest.raises(UserError, match="There is no table table9_none"):
         table_of("table9_none")
+
+
+@pytest.mark.parametrize("scale", ["smoke", "small", "photo", "paper"])
+def test_the_cheaper_networks_of_the_trade_off_claim_are_all_there_are(scale: str) -> None:
+    runs = [(row.label, run) for row, run in runs_of(table3_groups.EIGHT, recipe_of(scale), (0,))]
+    count_costs(run for _, run in runs)
+    gmacs = {label: planned_costs()[cost_key(run.variant, run.recipe)]["flops"] for label, run in runs}
+    assert {label for label in gmacs if gmacs[label] < gmacs["bottleneck-D"]} == set(table3_groups.CHEAPER)
+
+
+def test_a_claim_beyond_a_scale_is_left_out_with_a_sentence() -> None:
+    small = Results(table2_interactions.TABLE, SMALL, ())
+    assert [one.claim for one in small.judged()] == list(table2_interactions.TABLE.claims[:4])
+    assert small.unheld() == ["Not at scale small: Deep nets: both CSNs above ResNet3D (depth 101) (depth 101 is too deep for scale small, "
+                              "which holds depths up to 50; scale paper holds it.)"]  # fmt: skip
+    paper = Results(table2_interactions.TABLE, recipe_of("paper"), ())
+    assert len(paper.judged()) == 5 and not paper.unheld()
 
 
 def test_table3_asks_for_every_group_size_and_small_holds_all() -> None:
@@ -232,9 +283,14 @@ def test_table3_asks_for_every_group_size_and_small_holds_all() -> None:
     assert all(row.paper_top1 is None or row.paper_top1.recalled for row in rows)
 
 
-def test_table4_has_five_seeds_and_a_scale_its_own() -> None:
-    assert table4_regularization.TABLE.seeds_at("small") == (0, 1, 2, 3, 4)
-    assert table4_regularization.TABLE.seeds_at("smoke") == (0,) and table3_groups.TABLE.seeds_at("small") == (0, 1, 2)
+@pytest.mark.parametrize("scale", ["small", "photo"])
+def test_the_planned_runs_are_the_committed_lines(scale: str) -> None:
+    """Five seeds of the rows of Table 4, wherever they stand, and three of the others."""
+    for table, count in ((table2_interactions.TABLE, 30), (table3_groups.TABLE, 72), (table4_regularization.TABLE, 30)):
+        planned = [(row.label, run.name) for row, run in runs_of(table.rows, recipe_of(scale))]
+        committed = [(one["row"], one["run"]) for one in read_lines(csv_path(table, recipe_of(scale), REPOSITORY))]
+        assert sorted(planned) == sorted(committed) and len(planned) == count
+    assert len(runs_of(table3_groups.TABLE.rows, SMOKE)) == 20 and len(runs_of(table3_groups.TABLE.rows, SMALL, (7,))) == 20
 
 
 def test_rows_and_seeds_are_chosen_or_refused() -> None:

@@ -12,8 +12,8 @@ from conftest import run
 from csn.collect import Results, collect
 from csn.execute import execute, folder_of
 from csn.provenance import REPOSITORY
+from csn.published import benchmarks
 from csn.recipes import PAPER, SMOKE
-from csn.show import benchmarks
 from csn.spec import Run, Variant
 from csn.table import Row, Table
 
@@ -24,17 +24,29 @@ ROWS = table5_benchmarks.TABLE.rows
 
 
 def test_every_row_tells_its_protocol_its_cost_and_what_is_published() -> None:
-    sheet = benchmarks(Results(table5_benchmarks.TABLE, PAPER, ()), ROWS)
-    told = {row[0]: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
+    numbers, protocols = benchmarks(Results(table5_benchmarks.TABLE, PAPER, ()), ROWS)
+    told = {row[0]: dict(zip(numbers.columns, row, strict=True)) for row in numbers.rows}
+    how = {row[0]: dict(zip(protocols.columns, row, strict=True)) for row in protocols.rows}
     assert told["ir-ig65m"] == {
-        "row": "ir-ig65m", "data": "kinetics400", "pretrained": "IG-65M; published weights", "views": "10 x 3 of 32x256x256", "GMACs": "96.7",
-        "in all": "2,901", "published": "82.6 (zoo), 82.568 (log)", "ours": "",
+        "row": "ir-ig65m", "data": "kinetics400", "pretrained": "IG-65M; published weights", "published (source)": "82.6 (zoo), 82.568 (log)", "ours": "",
     }  # fmt: skip
-    assert told["ip-scratch"]["GMACs"] == "108.8" and told["sports1m"]["GMACs"] == "83.3"
+    assert how["ir-ig65m"] == {"row": "ir-ig65m", "protocol": "tested; val; top-1", "views": "10 x 3 of 32x256x256", "GMACs": "96.7", "in all": "2,901"}
+    assert how["ip-scratch"]["GMACs"] == "108.8" and how["sports1m"]["GMACs"] == "83.3"
+    assert all(row.protocol.startswith(("tested; ", "trained; ", "fine-tuned; ")) for row in ROWS)
+    assert how["sports1m"]["protocol"].endswith("hit@1 of label sets") and "ours: fold 1" in how["hmdb51"]["protocol"]
+    assert told["k400-sports1m"]["published (source)"] == "78.8 (zoo), 79.07 (mmaction2), 79.2 (quoted)"
+    for source in {one.source for row in ROWS for one in row.published}:
+        assert f"{source}: " in table5_benchmarks.TABLE.note
     values = {one.value for row in ROWS for one in row.published}
     assert {77.8, 79.2, 82.5, 82.6, 49.3, 94.708, 68.1} <= values
     assert {row.under(PAPER).data.kind for row in ROWS} == {"kinetics400", "sports1m", "something-v1", "ucf101", "hmdb51", "dfdc"}
     assert all(one.source and not one.recalled for row in ROWS for one in row.published)
+
+
+def test_the_terminal_shows_sources_and_the_cost_of_a_view(tmp_path: Path) -> None:
+    done = run("experiments/table5_benchmarks.py", "--show", "--home", tmp_path)
+    assert done.returncode == 0 and "82.568 (log)" in done.stdout and "108.8" in done.stdout and "fold 1" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines() if not line.startswith("figure:")) <= 80
 
 
 def test_the_plan_tells_what_each_row_needs(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from csn.collect import Results
 from csn.files import replacing
@@ -24,7 +26,7 @@ from csn.plots.axes import (
     PALETTE,
     against_paper,
     channel_separated,
-    filters,
+    empty,
     gap_sizes,
     gaps,
     group_curves,
@@ -34,16 +36,18 @@ from csn.plots.axes import (
     summary,
     tradeoff,
 )
+from csn.plots.planes import filters
 
 __all__ = [
-    "against_paper", "curves", "families", "filters", "gap_sizes", "gaps", "group_curves", "group_sizes", "learning", "measured_against_paper",
+    "against_paper", "curves", "families", "filters", "gap_sizes", "gaps", "group_curves", "group_sizes", "learned_filters", "learning",
+    "measured_against_paper",
     "picture", "published", "published_numbers", "regularization", "save", "summary", "tradeoff", "tradeoffs",
 ]  # fmt: skip
 
 
 def titled(figure: Figure, results: Results, what: str) -> Figure:
     """figure under its title: table, scale, what is drawn, seeds a row."""
-    seeds = Counter(line["row"] for line in results.whole)
+    seeds = Counter(line["row"] for line in results.complete)
     least, most = (min(seeds.values()), max(seeds.values())) if seeds else (0, 0)
     told = f"{least if least == most else f'{least} to {most}'} seed{'s' if most != 1 else ''} a row"
     figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}. {what}, {told}", fontsize=11)
@@ -63,16 +67,34 @@ def legend(figure: Figure, data: pd.DataFrame) -> None:
     figure.legend(handles=families + kinds, loc="outside right center", frameon=False, fontsize=9)
 
 
+def apart(figure: Figure) -> None:
+    """Room between panels, so that the tick labels of two neighbours do not read as one."""
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(w_pad=0.15)  # type: ignore[call-arg]
+
+
 def tradeoffs(results: Results) -> Figure:
-    """The group study: accuracy against FLOPs and interactions, 8-block networks above, 16-block networks below."""
-    figure, axes = plt.subplots(2, 2, figsize=(10.5, 8), sharey=True, layout="constrained")
-    data = summary(results.whole, "video_top1")
+    """The group study: accuracy against FLOPs and interactions, 8-block networks above, 16-block networks below.
+
+    Most 16-block bottlenecks have nearly the same number of interactions: those have a panel of their own, on a linear axis.
+    """
+    figure = plt.figure(figsize=(11.5, 8), layout="constrained")
+    apart(figure)
+    grid = figure.add_gridspec(2, 3, width_ratios=(3, 2, 1.4))
+    first = figure.add_subplot(grid[0, 0])
+    others = [figure.add_subplot(place, sharey=first) for place in (grid[0, 1:], grid[1, 0], grid[1, 1], grid[1, 2])]
+    data = summary(results.complete, "video_top1")
     data = data if data.empty else grouped(data)
-    for pair, depths, name in zip(axes, ((18, 26), (34, 50)), ("8 blocks", "16 blocks"), strict=True):
-        part = data if data.empty else data[data.depth.isin(depths)]
-        for ax, cost in zip(pair, ("gmacs", "interactions_m"), strict=True):
-            tradeoff(part, ax, cost, chained=("full", "G2", "G4", "G8", "D")).set_title(name, fontsize=10)
-        pair[1].set_ylabel("")
+    eight, sixteen = (data if data.empty else data[data.depth.isin(depths)] for depths in ((18, 26), (34, 50)))
+    most = sixteen if sixteen.empty else sixteen.interactions_m > 0.9 * sixteen.interactions_m.max()
+    parts = ((eight, "gmacs", "8 blocks"), (eight, "interactions_m", "8 blocks"), (sixteen, "gmacs", "16 blocks"),
+             (sixteen if sixteen.empty else sixteen[~most], "interactions_m", "16 blocks"),
+             (sixteen if sixteen.empty else sixteen[most], "interactions_m", "16 blocks, most interactions"))  # fmt: skip
+    for ax, (part, cost, name) in zip((first, *others), parts, strict=True):
+        tradeoff(part, ax, cost, chained=("full", "G2", "G4", "G8", "D"), log="most" not in name).set_title(name, fontsize=10)
+        if cost != "gmacs":
+            ax.set_ylabel("")
     legend(figure, data)
     return titled(figure, results, "Mean and 95 % interval, close points side by side")
 
@@ -80,7 +102,7 @@ def tradeoffs(results: Results) -> Figure:
 def group_sizes(results: Results) -> Figure:
     """The group study: accuracy from one group to depthwise, a curve a family and number of blocks."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
-    data = summary(results.whole, "video_top1")
+    data = summary(results.complete, "video_top1")
     for ax, depths, name in zip(axes, ((18, 26), (34, 50)), ("8 blocks", "16 blocks"), strict=True):
         group_curves(data if data.empty else grouped(data[data.depth.isin(depths)]), ax)
         ax.set_title(name, fontsize=10)
@@ -91,7 +113,8 @@ def group_sizes(results: Results) -> Figure:
 def families(results: Results) -> Figure:
     """ResNet3D, ir-CSN and ip-CSN at their depths: accuracy against interactions and against FLOPs."""
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.4), sharey=True, layout="constrained")
-    data = summary(results.whole, "video_top1")
+    apart(figure)
+    data = summary(results.complete, "video_top1")
     data = data if data.empty else channel_separated(data)
     for ax, cost in zip(axes, ("interactions_m", "gmacs"), strict=True):
         tradeoff(data, ax, cost).label_outer()
@@ -102,16 +125,18 @@ def families(results: Results) -> Figure:
 def regularization(results: Results) -> Figure:
     """Training and test accuracy of every network, and the gap between them."""
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 4), sharey=True, layout="constrained")
-    gaps(results.whole, axes[0])
-    gap_sizes(results.whole, axes[1])
+    gaps(results.complete, axes[0])
+    gap_sizes(results.complete, axes[1])
     return titled(figure, results, "Mean and 95 % interval")
 
 
 def curves(results: Results) -> Figure:
     """Learning curves: training accuracy of the shallow and of the deep networks while they learn."""
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 4), sharey=True, layout="constrained")
+    whole = {(line["row"], line["seed"]) for line in results.complete}
+    shown = [line for line in results.curves if (line["row"], line["seed"]) in whole]
     for ax, depth in zip(axes, ("26", "50"), strict=True):
-        learning([line for line in results.curves if line["row"].endswith(f"-{depth}")], ax)
+        learning([line for line in shown if line["row"].endswith(f"-{depth}")], ax)
         ax.set_title(f"depth {depth}", fontsize=10)
         ax.label_outer()
     return titled(figure, results, "Mean, band from lowest to highest")
@@ -130,6 +155,22 @@ def published(results: Results) -> Figure:
     figure, ax = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
     published_numbers(results, ax)
     figure.suptitle(results.table.title, fontsize=11)
+    return figure
+
+
+def learned_filters(network: str, layers: Mapping[str, NDArray[np.floating]]) -> Figure:
+    """Filters of some depthwise layers of a network, a row a layer; of no layers, where they come from."""
+    if not layers:
+        figure, ax = plt.subplots(figsize=(8, 1), layout="constrained")
+        ax.set_axis_off()
+        empty(ax, "no filters yet: python -m csn.filters HOME/runs/RUN writes them")
+        return figure
+    most = max(map(len, layers.values()))
+    figure = plt.figure(figsize=(11, 0.5 + 0.9 * len(layers)), layout="constrained")
+    figure.suptitle(f"{network}: a frame is a filter, its three planes the frames t-1, t, t+1; blue negative, red positive", fontsize=10)
+    for row, (name, weights) in zip(figure.subfigures(len(layers), 1, squeeze=False).flat, layers.items(), strict=True):
+        row.suptitle(name, fontsize=8)
+        filters(weights, row.subplots(1, most, squeeze=False).flat)
     return figure
 
 

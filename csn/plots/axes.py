@@ -6,9 +6,9 @@ seeds, bars their 95 % intervals.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import cycle
-from math import isfinite, log10, nan
+from math import isfinite, nan
 
 import matplotlib
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from csn.claims import Line, value
 from csn.collect import Results
 from csn.metrics import interval
-from csn.show import measure
+from csn.published import measure
 
 ASIDE = 6 / 72  # inches between markers of one place
 PALETTE = sns.color_palette("colorblind")
@@ -52,9 +52,9 @@ def summary(lines: Sequence[Line], metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def empty(ax: Axes) -> Axes:
+def empty(ax: Axes, why: str = "no results yet") -> Axes:
     """Say that there is nothing to draw."""
-    ax.text(0.5, 0.5, "no results yet", ha="center", va="center", transform=ax.transAxes)
+    ax.text(0.5, 0.5, why, ha="center", va="center", transform=ax.transAxes)
     return ax
 
 
@@ -70,19 +70,21 @@ def channel_separated(data: pd.DataFrame) -> pd.DataFrame:
     return data.assign(family=[{"bottleneck-D": "ir-CSN", "ip": "ip-CSN"}.get(block, "ResNet3D") for block in data.block], kind=data.depth.astype(str))
 
 
-def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, metric: str = "video_top1", chained: Sequence[str] = tuple(MARKERS)) -> Axes:
-    """metric against a cost (log axis). data: a summary of metric with family and kind; the kinds in chained are joined.
+def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, metric: str = "video_top1", chained: Sequence[str] = tuple(MARKERS), log: bool = True) -> Axes:
+    """metric against a cost (log or linear axis). data: a summary of metric with family and kind; the kinds in chained are joined.
 
     Markers of nearly one cost stand beside each other; the lines run where the costs are.
     """
+    data = data if data.empty else data[data[cost] > 0]
     if data.empty:
         return empty(ax)
-    data = data[data[cost] > 0]
     figure = ax.get_figure(root=True)
     assert figure is not None
-    low, high = log10(data[cost].min()), log10(data[cost].max())
-    room = 0.08 * max(high - low, 0.5)
-    data = data.assign(x=data[cost], aside=beside(np.log10(data[cost].to_numpy(float)), room / 4))
+    places = data[cost].to_numpy(float)
+    places = np.log10(places) if log else places
+    low, high = float(places.min()), float(places.max())
+    room = 0.08 * (max(high - low, 0.5) if log else max(high - low, 0.05 * high))
+    data = data.assign(x=data[cost], aside=beside(places, room / 4))
     for family, part in data.groupby("family", sort=False):
         colour = PALETTE[FAMILIES[str(family)]]
         chain = part[part.kind.isin(chained)].sort_values("x")
@@ -93,12 +95,16 @@ def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, metric: str = "video_top1"
             ax.errorbar(point["x"], point["mean"], yerr=point["half"] or None, fmt="none", ecolor=colour, capsize=2.5, lw=1, transform=place)
             ax.plot(point["x"], point["mean"], marker, color=colour, ms=9 if marker in "PX" else 7, mec="white", mew=0.7, zorder=3, transform=place)
             ax.update_datalim([(point["x"], point["mean"] + side * point["half"]) for side in (-1, 1)])  # what is moved aside does not count by itself
-    ax.set_xscale("log")
+    if log:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1,) if high - low > 1.7 else (1, 2, 5) if high - low > 0.7 else (1, 1.5, 2, 3, 5, 7)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xlim(10 ** (low - room), 10 ** (high + room))
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.set_xlim(low - 2 * room, high + 2 * room)
     ax.autoscale_view(scalex=False)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1,) if high - low > 1.7 else (1, 2, 5) if high - low > 0.7 else (1, 1.5, 2, 3, 5, 7)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlim(10 ** (low - room), 10 ** (high + room))
     ax.set_xlabel(TITLES[cost])
     ax.set_ylabel(TITLES[metric])
     ax.grid(alpha=0.3)
@@ -148,7 +154,7 @@ def gaps(lines: Sequence[Line], ax: Axes) -> Axes:
     ax.set_xlabel("video@1, %")
     ax.grid(alpha=0.3, axis="x")
     handles = [Line2D([], [], color="0.35", ls="", marker="o", ms=7, mfc=fill, label=name) for name, fill in (("test", "0.35"), ("training", "white"))]
-    ax.legend(handles=handles, frameon=False, loc="best")
+    ax.legend(handles=handles, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return ax
 
 
@@ -189,7 +195,7 @@ def learning(curves: Sequence[Line], ax: Axes, metric: str = "clip_top1") -> Axe
 
 def against_paper(results: Results, ax: Axes) -> Axes:
     """Measured accuracy against the number published for the same row; hollow where that is recalled without a source."""
-    data = summary(results.whole, "video_top1")
+    data = summary(results.complete, "video_top1")
     papers = {row.label: row.paper_top1 for row in results.table.rows if row.paper_top1 is not None}
     shown = data[data.row.isin(papers)] if not data.empty else data
     if shown.empty:
@@ -208,38 +214,22 @@ def against_paper(results: Results, ax: Axes) -> Axes:
     return ax
 
 
-def filters(weights: NDArray[np.floating], axes: Iterable[Axes]) -> list[Axes]:
-    """Depthwise filters, one an axes (of axes.flat, say): weights (C, 1, T, H, W) or (C, T, H, W), drawn as T pictures side by side.
-
-    Blue is negative, red positive, each filter to its own largest weight. Axes beyond C are left blank.
-    """
-    cubes = np.asarray(weights, dtype=np.float64).reshape(len(weights), *np.shape(weights)[-3:])
-    drawn = list(axes)
-    for i, ax in enumerate(drawn):
-        ax.set_axis_off()
-        if i < len(cubes):
-            strip = np.concatenate([np.pad(frame, ((0, 0), (0, 1)), constant_values=nan) for frame in cubes[i]], axis=1)[:, :-1]
-            most = np.abs(cubes[i]).max() or 1.0
-            ax.imshow(strip, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
-    return drawn
-
-
-
-
 def published_numbers(results: Results, ax: Axes) -> Axes:
-    """The published numbers of every row that has some, and ours where it was run."""
+    """The published numbers of every row that has some, one below the other where they are several, and ours where it was run."""
     shown = [row for row in results.table.rows if row.published]
+    ours = False
     for y, row in enumerate(shown):
-        values = [one.value for one in row.published]
-        ax.plot(values, [y] * len(values), "D", color=PALETTE[7], ms=7, alpha=0.8, mec="white", label="published" if y == 0 else "_")
+        values = sorted({one.value for one in row.published})
+        places = [y + 0.2 * (i - (len(values) - 1) / 2) for i in range(len(values))]
+        ax.plot(values, places, "D", color=PALETTE[7], ms=5, mec="white", mew=0.5, label="published" if y == 0 else "_")
         found = results.measured(row.label, measure(row.under(results.recipe)))
         if isfinite(found.mean):
             half = found.half if isfinite(found.half) else None
-            ax.errorbar(found.mean, y, xerr=half, fmt="o", color=PALETTE[0], capsize=3, ms=7, label="_")
-    ax.plot([], [], "o", color=PALETTE[0], label="here")
+            ax.errorbar(found.mean, y, xerr=half, fmt="o", color=PALETTE[0], capsize=3, ms=7, label="_" if ours else "here")
+            ours = True
     ax.set_yticks(range(len(shown)), [row.label for row in shown])
     ax.invert_yaxis()
     ax.set_xlabel("video top-1, % (dfdc: AUC x 100)")
     ax.grid(alpha=0.3)
-    ax.legend(frameon=False, loc="upper left")
+    ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # within the axes its marker would read as a number
     return ax

@@ -1,0 +1,144 @@
+"""The ledger: every claim of every table with its verdict at every scale with results, and every part of it. `python -m csn.claims`.
+
+It writes results/<scale>/claims.csv (a line a claim), results/<scale>/claims_parts.csv (a line a part) and results/claims.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+from rich.console import Console
+
+from csn.claims import CEILING, Judged, Weighed
+from csn.collect import Results, csv_path, read
+from csn.files import write_atomic
+from csn.provenance import REPOSITORY
+from csn.recipes import SCALES, recipe_of
+from csn.sheet import Sheet, put
+from csn.spec import UserError
+from csn.table import every_table
+
+RULE = (
+    "difference: mean over n paired seeds and its 95 % interval (Student), of the part that decides; percentage points unless said otherwise. Supported: "
+    "the interval of every part lies above 0; refuted: that of some part lies below 0 (each at 95 %, however many parts); undecided: otherwise, with "
+    "fewer than 3 seeds, and when a planned seed of a row is missing (n: 2 of 3). n counted: of the networks, the same for every seed."
+)
+CLAIMS = ("scale", "table", "claim", "source", "part", "unit", "n", "planned", "difference", "low", "high", "note", "verdict")
+PARTS = ("scale", "table", "claim", "part", "unit", "n", "planned", "difference", "low", "high", "note")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """judged: (results, verdict) claim by claim. left_out: a sentence for every claim that a scale cannot hold."""
+
+    judged: Sequence[tuple[Results, Judged]]
+    left_out: Sequence[str]
+
+
+def ledger(home: Path, scales: Sequence[str]) -> Ledger:
+    """Every claim of every table at the scales, judged on the CSVs below home."""
+    judged, left_out = [], []
+    for table in every_table():
+        found = [read(table, recipe_of(scale), home) for scale in scales] if table.claims else []
+        verdicts = [{one.claim: one for one in results.judged()} for results in found]
+        judged += [(results, own[claim]) for claim in table.claims for results, own in zip(found, verdicts, strict=True) if claim in own]
+        left_out += [sentence for results in found for sentence in results.unheld()]
+    return Ledger(judged, list(dict.fromkeys(left_out)))
+
+
+def ledger_sheet(found: Ledger) -> Sheet:
+    """The ledger to read: a line a claim and scale."""
+    columns = ("table", "claim", "scale", "difference", "deciding part", "n", "verdict")
+    rows = [(results.table.name[5:6], one.claim.text, results.recipe.scale, *judged_cells(one)) for results, one in found.judged]
+    return Sheet("Claims of the paper", columns, rows, " ".join([RULE, *found.left_out]), text=(*columns[1:5], "verdict"))
+
+
+def parts_sheet(found: Ledger) -> Sheet:
+    """Every part of every claim: a line a part and scale."""
+    columns = ("table", "claim", "scale", "part", "difference", "n")
+    rows = [(results.table.name[5:6], one.claim.text, results.recipe.scale, part.name, difference(part), part.n)
+            for results, one in found.judged for part in one.parts]  # fmt: skip
+    return Sheet("Every part of the claims", columns, rows, "A claim needs every part above 0.", text=columns[1:5])
+
+
+def verdicts(judged: Sequence[Judged], left_out: Sequence[str]) -> Sheet:
+    """The claims of one table with difference, interval, n and verdict."""
+    columns = ("claim", "difference", "deciding part", "n", "verdict")
+    rows = [(one.claim.text, *judged_cells(one)) for one in judged]
+    return Sheet("Claims of the paper", columns, rows, " ".join([RULE, *left_out]), text=(*columns[:3], columns[-1]))
+
+
+def judged_cells(one: Judged) -> tuple[str, str, str, str]:
+    """Difference with interval and unit, deciding part, n, verdict."""
+    return difference(one.decides), one.decides.name, one.decides.n, one.verdict
+
+
+def difference(one: Weighed) -> str:
+    """Difference with interval and unit, "" where there is none."""
+    told = " ".join(filter(None, one.told()))
+    return f"{told} ({one.part.unit})" if told and one.part.unit != "points" else told
+
+
+def cells(one: Weighed) -> dict[str, str]:
+    """The columns of a part: a cell is "" where there is no number."""
+    d = one.difference
+    bounds = (None, None) if one.part.counted else (d.low, d.high)
+    numbers = [f"{x:.4f}" if x is not None and isfinite(x) else "" for x in (d.mean, *bounds)]
+    told = (one.part.name, one.part.unit, str(one.seeds), str(one.planned), *numbers, CEILING if one.ceiling else "")
+    return dict(zip(("part", "unit", "n", "planned", "difference", "low", "high", "note"), told, strict=True))
+
+
+def write(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, str]]) -> None:
+    """Write a CSV. Raises UserError."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_atomic(path, text.getvalue().encode())
+
+
+def write_scale(found: Ledger, scale: str, home: Path) -> None:
+    """Write the two CSVs of a scale. Raises UserError."""
+    own = [(results, one) for results, one in found.judged if results.recipe.scale == scale]
+    facts = [({"scale": scale, "table": results.table.name, "claim": one.claim.text}, one) for results, one in own]
+    folder = home / "results" / scale
+    write(folder / "claims.csv", CLAIMS, ({**told, "source": one.claim.source, **cells(one.decides), "verdict": one.verdict} for told, one in facts))
+    write(folder / "claims_parts.csv", PARTS, ({**told, **cells(part)} for told, one in facts for part in one.parts))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the ledger; write its CSVs and, of all scales, results/claims.md. Returns 0, or 2 for what a person can mend."""
+    from csn.report import markdown
+
+    parser = argparse.ArgumentParser(prog="python -m csn.claims", description="Every claim of the paper, with its verdict at every scale with results.")
+    parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of results/ (default: the repository)")
+    parser.add_argument("--scale", nargs="+", choices=list(SCALES), help="these scales only (default: all with results, smoke left out)")
+    args = parser.parse_args(arguments)
+    try:
+        scales = args.scale or scales_with_results(args.home)
+        found = ledger(args.home, scales)
+        sheet = ledger_sheet(found)
+        put(sheet, Console(highlight=False))
+        for scale in scales:
+            write_scale(found, scale, args.home)
+        if args.scale is None:
+            text = f"# Claims of the paper\n\n{markdown(sheet)}\n## Every part\n\n{markdown(parts_sheet(found))}"
+            write_atomic(args.home / "results" / "claims.md", text.encode())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def scales_with_results(home: Path) -> list[str]:
+    """The scales that have results below home, smoke left out (its accuracies mean nothing); small when there are none."""
+    trained = [table for table in every_table() if table.trains]
+    found = [name for name in SCALES if name != "smoke" and any(csv_path(table, recipe_of(name), home).exists() for table in trained)]
+    return found or ["small"]

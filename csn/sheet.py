@@ -1,0 +1,53 @@
+"""A grid of text, and how numbers look in it: printed here by rich, written as Markdown and HTML by csn.report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from csn.metrics import Interval
+
+COLOURS = {"supported": "green", "refuted": "red", "undecided": "yellow"}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A grid of text. text: the columns that hold words (left, wrapped); the others hold numbers (right, never wrapped)."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    caption: str = ""
+    text: tuple[str, ...] = ()
+
+
+def put(sheet: Sheet, console: Console) -> None:
+    """Print a sheet."""
+    grid = Grid(title=Text(sheet.title), caption=Text(sheet.caption), title_justify="left", caption_justify="left",
+                box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)  # fmt: skip
+    for name in sheet.columns:
+        words = name in sheet.text
+        grid.add_column(name, justify="left" if words or name == sheet.columns[0] else "right", no_wrap=not words, overflow="fold")
+    for row in sheet.rows:
+        grid.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+    console.print(grid)
+
+
+def cell(found: Interval, digits: int = 1) -> str:
+    """"83.1 ±1.2" (mean and half the 95 % interval), "83.1 ±121" beyond 100, "83.1" for one seed, "" for none."""
+    if not isfinite(found.mean):
+        return ""
+    return f"{found.mean:.{digits}f}" + (f" ±{found.half:.{digits if found.half < 99.95 else 0}f}" if isfinite(found.half) else "")
+
+
+def mean(found: Interval) -> str:
+    """"83.1", "" for none."""
+    return f"{found.mean:.1f}" if isfinite(found.mean) else ""
