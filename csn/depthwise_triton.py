@@ -188,4 +188,4 @@ def grad_weight(g: Tensor, x: Tensor, stride: Sequence[int], config: Config = SU
     weight_kernel[(programs, blocks)](
         g, x, partial, b, *x.shape[2:], c, *g.shape[2:], *stride, P=p, BLOCK=block, num_warps=warps
     )  # fmt: skip
-    return partial.sum(0).t().reshape(c, 1, 3, 3, 3)
+    return partial.sum(0).t().contiguous().view(c, 1, 3, 3, 3)
