@@ -177,8 +177,8 @@ def grad_input(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence
     return gx
 
 
-def grad_weight(g: Tensor, x: Tensor, stride: Sequence[int], config: Config = SUM_CONFIGS[0]) -> Tensor:
-    """Output gradient and input -> weight gradient (C, 1, 3, 3, 3), float32."""
+def grad_weight(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int], config: Config = SUM_CONFIGS[0]) -> Tensor:
+    """Output gradient and input -> weight gradient (C, 1, 3, 3, 3), float32, of a weight whose values are not read."""
     g, x = g.contiguous(memory_format=NDHWC), x.contiguous(memory_format=NDHWC)
     b, c = x.shape[:2]
     p, block, warps = config

@@ -28,7 +28,7 @@ for size, stride, types in (
         x, g = x64.to(dtype), g64.to(dtype)
         y = ours.convolve(x, weight, stride, (32, 32, 4))
         gx = ours.grad_input(g, weight, size[2:], stride, (32, 32, 4))
-        gw = ours.grad_weight(g, x, stride, (16, 32, 4))
+        gw = ours.grad_weight(g, x, weight, stride, (16, 32, 4))
         assert y.is_contiguous(memory_format=ours.NDHWC) and gx.is_contiguous(memory_format=ours.NDHWC) and gw.is_contiguous()
         assert y.dtype == gx.dtype == dtype and gw.dtype == torch.float32
         for got, want in (y, y64), (gx, gx64), (gw, gw64):
