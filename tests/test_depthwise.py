@@ -1,6 +1,7 @@
 """The depthwise convolution against torch's own, in float64: values, gradients, layouts, types, compilers."""
 
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
+from csn import depthwise
 from csn.depthwise import NDHWC, DepthwiseConv3d, depthwise_conv3d
 from csn.spec import UserError
 
@@ -108,6 +110,38 @@ def test_only_the_wanted_gradients_are_computed():
     assert x.grad is not None and frozen.grad is None
 
 
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2)], ids=str)
+def test_an_empty_batch_has_empty_results(stride):
+    x, weight = torch.randn(0, 2, 3, 4, 5, requires_grad=True), torch.randn(2, 1, 3, 3, 3, requires_grad=True)
+    y = depthwise_conv3d(x, weight, stride)
+    y.sum().backward()
+    assert y.shape[0] == 0 and x.grad.shape == x.shape and not weight.grad.any()
+
+
+def test_a_tensor_is_computed_on_its_own_device(monkeypatch):
+    """The current CUDA device is the tensor's while its kernel is chosen and run, whatever it was before."""
+    on = []
+
+    class Current:
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            on.append(self.device)
+
+        def __exit__(self, *_):
+            on.append("left")
+
+    monkeypatch.setattr(torch.cuda, "device", Current)
+    there = SimpleNamespace(is_cuda=True, device="cuda:1")
+    for name in ("convolve", "grad_input", "grad_weight"):
+        monkeypatch.setattr(depthwise.depthwise_tune, name, lambda *_, name=name: on.append(name))
+    depthwise._forward(there, there, (1, 1, 1))
+    depthwise._grad_input(there, there, (1, 1, 1), (1, 1, 1))
+    depthwise._grad_weight(there, there, there, (1, 1, 1))
+    assert on == ["cuda:1", "convolve", "left", "cuda:1", "grad_input", "left", "cuda:1", "grad_weight", "left"]
+
+
 def test_same_inputs_same_bits():
     x, weight, g = torch.randn(3, 16, 5, 9, 9), torch.randn(16, 1, 3, 3, 3), torch.randn(3, 16, 5, 9, 9)
     results = []
@@ -162,6 +196,9 @@ def test_module_shares_its_state_dict_with_conv3d():
     ("x", "weight", "stride", "name"),
     [
         ((2, 4, 3, 3), (4, 1, 3, 3, 3), (1, 1, 1), "x.ndim"),
+        ((2, 0, 3, 3, 3), (0, 1, 3, 3, 3), (1, 1, 1), "x.shape"),
+        ((2, 4, 0, 3, 3), (4, 1, 3, 3, 3), (1, 1, 1), "x.shape"),
+        ((2, 4, 3, 3, 0), (4, 1, 3, 3, 3), (2, 2, 2), "x.shape"),
         ((2, 4, 3, 3, 3), (4, 4, 3, 3, 3), (1, 1, 1), "weight.shape"),
         ((2, 4, 3, 3, 3), (6, 1, 3, 3, 3), (1, 1, 1), "weight.shape"),
         ((2, 4, 3, 3, 3), (4, 1, 2, 3, 3), (1, 1, 1), "weight.shape"),
