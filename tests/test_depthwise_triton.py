@@ -17,6 +17,8 @@ for size, stride, types in (
     ((2, 5, 3, 3, 4), (1, 1, 1), (wide, short)),
     ((1, 17, 1, 1, 1), (1, 1, 1), (wide,)),
     ((1, 3, 3, 5, 3), (2, 1, 2), (wide,)),
+    ((2, 3, 2, 2, 3), (2, 2, 2), (wide,)),
+    ((1, 3, 2, 3, 2), (1, 2, 2), (short,)),
 ):
     x, weight = torch.randn(size), torch.randn(size[1], 1, 3, 3, 3)
     x64, w64 = x.double(), weight.double()
