@@ -4,7 +4,9 @@
     python benchmarks/depthwise.py --device cuda --frames 8 --crop 224 --batch 32 --depths 50 152 --dtype bf16
 
 Every distinct depthwise layer of ir-CSN at the depths asked for, in its three directions. The candidates take turns; reported
-are medians. GB/s counts what must cross memory once (input, output, weight); share is its part of the bandwidth of a copy.
+are medians. On CUDA cuDNN's own kernels, which torch may pass over, are candidates too, where they exist: it has no gradient of
+the weight that can be called alone. An empty cell: not there, or it cannot run. GB/s counts what must cross memory once (input,
+output, weight); share is its part of the bandwidth of a copy. The CSV is written after every layer.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
-from math import prod
+from collections.abc import Callable, Iterator
+from math import inf, isfinite, prod
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
@@ -29,6 +31,7 @@ from csn.resnet3d import build
 from csn.spec import Variant
 
 Way = Callable[[], Tensor]
+DIRECTIONS = ("forward", "grad_input", "grad_weight")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -67,19 +70,34 @@ def ways(x: Tensor, weight: Tensor, g: Tensor, stride: tuple[int, ...]) -> dict[
         found["forward"][name] = lambda a=a, w=w, rest=rest: torch.ops.aten.convolution(a, w, None, *rest)  # type: ignore[misc]
         found["grad_input"][name] = lambda f=backward: f((True, False, False), 0)  # type: ignore[misc]
         found["grad_weight"][name] = lambda f=backward: f((False, True, False), 1)  # type: ignore[misc]
+    if x.is_cuda:
+        a, w, b = (t.to(x.dtype).contiguous(memory_format=depthwise.NDHWC) for t in (x, weight, g))
+        ones, flags = (1, 1, 1), (True, False, True)  # cuDNN's own benchmark; not deterministic; TF32 as torch's convolutions
+        missing = [n - 1 - (m - 1) * s for n, m, s in zip(x.shape[2:], g.shape[2:], stride, strict=True)]
+        aten = torch.ops.aten
+        found["forward"]["cuDNN"] = lambda: aten.cudnn_convolution(a, w, ones, stride, ones, w.shape[0], *flags)
+        found["grad_input"]["cuDNN"] = lambda: aten.cudnn_convolution_transpose(b, w, ones, missing, stride, ones, w.shape[0], *flags)
     return found
 
 
 def times(candidates: dict[str, Way], cuda: bool, rounds: int) -> dict[str, float]:
-    """Median seconds of each, taking turns; who goes first changes, for a call finds in cache what the last one left."""
+    """Median seconds of each, infinite where it cannot run; they take turns, and who goes first changes, for a call finds in cache
+    what the last one left."""
     laps: dict[str, list[float]] = {name: [] for name in candidates}
-    for way in candidates.values():
-        way()  # warm-up, and the choice of a kernel
+    for way in () if cuda else candidates.values():
+        way()  # warm-up; on CUDA `on_gpu` has its own
     order = list(candidates.items())
     for k in range(rounds):
         for name, way in order[k % len(order) :] + order[: k % len(order)]:
-            laps[name].append(depthwise_tune.seconds(way) if cuda else lap(way))
+            laps[name].append(on_gpu(way) if cuda else lap(way))
     return {name: median(values) for name, values in laps.items()}
+
+
+def on_gpu(way: Way) -> float:
+    try:
+        return depthwise_tune.seconds(way)
+    except torch.OutOfMemoryError:
+        return inf
 
 
 def lap(way: Way) -> float:
@@ -95,7 +113,8 @@ def copy_bandwidth(device: str) -> float:
     return 2 * a.numel() * 4 / times({"copy": lambda: b.copy_(a)}, device == "cuda", 7)["copy"]
 
 
-def measure(args: argparse.Namespace, copy: float) -> list[dict[str, Any]]:
+def measure(args: argparse.Namespace, copy: float) -> Iterator[list[dict[str, Any]]]:
+    """The rows so far, after every layer."""
     rows = []
     for depth in args.depths:
         for (c, t, h, w, stride), count in layers(depth, args.frames, args.crop, args.width).items():
@@ -107,15 +126,16 @@ def measure(args: argparse.Namespace, copy: float) -> list[dict[str, Any]]:
             for direction, candidates in ways(x, weight, g, stride).items():
                 found = times(candidates, args.device == "cuda", args.rounds)
                 best = min(v for k, v in found.items() if k != "ours")
+                ms = {k: 1e3 * v if isfinite(v) else None for k, v in found.items()}
                 rows.append(
                     {
                         "depth": depth, "layers": count, "shape": "x".join(map(str, size)), "stride": "x".join(map(str, stride)), "direction": direction,
-                        "ours_ms": 1e3 * found["ours"], "torch_ndhwc_ms": 1e3 * found["torch NDHWC"], "torch_ncdhw_ms": 1e3 * found["torch NCDHW"],
+                        "ours_ms": ms["ours"], "torch_ndhwc_ms": ms["torch NDHWC"], "torch_ncdhw_ms": ms["torch NCDHW"], "cudnn_ms": ms.get("cuDNN"),
                         "times_faster": best / found["ours"], "gb_per_s": moved / found["ours"] / 1e9, "share_of_copy": moved / found["ours"] / copy,
                         "mega_elements": prod(size) / 1e6,
                     }
                 )  # fmt: skip
-    return rows
+            yield rows
 
 
 def main() -> None:
@@ -136,19 +156,20 @@ def main() -> None:
     if args.device == "cpu":
         keep_memory()
     copy = copy_bandwidth(args.device)
-    rows = measure(args, copy)
     keys = ("dtype", "batch", "frames", "crop", "width", "threads", "rounds")
     facts = describe(args.device) | {"setting": ", ".join(f"{k} {getattr(args, k)}" for k in keys), "copy": f"{copy / 1e9:.1f} GB/s"}
-    for direction in ("forward", "grad_input", "grad_weight"):
-        mean = geometric_mean(r["times_faster"] for r in rows if r["direction"] == direction)
-        facts[direction] = f"{mean:.2f} times faster than torch's better layout (geometric mean over the shapes)"
+    for rows in measure(args, copy):
+        for direction in DIRECTIONS:
+            mean = geometric_mean(r["times_faster"] for r in rows if r["direction"] == direction)
+            facts[direction] = f"{mean:.2f} times faster than the best of torch's (geometric mean over the shapes)"
+        file = write(args.name, rows, facts)
     show(f"Depthwise 3x3x3, {facts['setting']}, copy {facts['copy']}", rows)
-    print(write(args.name, rows, facts), *(f"{d}: {facts[d]}" for d in ("forward", "grad_input", "grad_weight")), sep="\n")
+    print(file, *(f"{d}: {facts[d]}" for d in DIRECTIONS), sep="\n")
     figure(rows, RESULTS / f"{args.name}.png")
 
 
 def figure(rows: list[dict[str, Any]], file: Path) -> None:
-    """How many times faster than torch's better layout, by shape and direction."""
+    """How many times faster than the best of torch's, by shape and direction."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -161,7 +182,7 @@ def figure(rows: list[dict[str, Any]], file: Path) -> None:
     fig, ax = plt.subplots(figsize=(8, 0.45 * frame.layer.nunique() + 1.5))
     sns.barplot(frame, x="times_faster", y="layer", hue="direction", palette="colorblind", errorbar=None, ax=ax)
     ax.axvline(1, color="black", linewidth=1)
-    ax.set(xlabel="times faster than torch's better layout", ylabel="", xscale="log")
+    ax.set(xlabel="times faster than the best of torch's", ylabel="", xscale="log")
     fig.tight_layout()
     fig.savefig(file, dpi=110)
 

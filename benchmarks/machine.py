@@ -24,12 +24,15 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 
 def describe(device: str) -> dict[str, str]:
     """Processor, accelerator, versions, commit, date, and how busy the machine was."""
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=RESULTS.parent, capture_output=True, text=True, check=False)
+    try:
+        described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=RESULTS.parents[1], capture_output=True, text=True, check=False).stdout
+    except OSError:  # no git here
+        described = ""
     facts = {
         "processor": f"{cpu_name()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": git.stdout.strip() or "unknown",
+        "commit": described.strip() or "unknown",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "load": f"{os.getloadavg()[0]:.1f} processes runnable over the last minute, these included",
     }

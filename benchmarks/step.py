@@ -1,16 +1,17 @@
 """Clips per second and peak memory of training and inference, beside the two public packages that have CSN.
 
     python benchmarks/step.py --peers PEERS/bin/python           CPU, 8 x 112 x 112, batch 4
-    python benchmarks/step.py --device cuda --frames 32 --crop 224 --depths 50 152 --batch 8 --dtype bf16
+    python benchmarks/step.py --device cuda --frames 32 --crop 224 --depths 50 152 --batch 4 --dtype bf16
 
 PEERS is an environment of its own, since one of them pins old packages:
     python -m venv PEERS
     PEERS/bin/pip install torch==2.14.1 torchvision==0.29.2 pytorchvideo==0.1.5 mmaction2==1.2.0 mmengine mmcv-lite
 
 Every network runs in a process of its own; the processes take turns, one step each, so that whatever else the machine
-does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round
-(in inference to ir-CSN with its batch norm folded, csn.inference, as prediction uses it); peak_mb of the process, and
-mb_per_clip: what the steps added to what it held with the network built, divided by the batch.
+machine does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round
+(in inference to ir-CSN with its batch norm folded, csn.inference, as prediction uses it), beside the ratio of their FLOPs; peak_mb of
+the process, and mb_per_clip: what the steps added to what it held with the network built, divided by the batch. On CUDA the same
+network in torch's own modules takes part too, in both memory layouts (torch-conv). The CSV is written after every round.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,6 +34,7 @@ import torch
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 BLOCKS = {"ResNet3D": "bottleneck", "ir-CSN": "bottleneck-D", "ip-CSN": "ip"}
 
 
@@ -59,7 +62,6 @@ def mmaction2(depth: int) -> nn.Module:
 
 
 def ours(name: str, depth: int) -> nn.Module:
-    sys.path.insert(0, str(ROOT))
     import csn
     from csn.memory import keep_memory
 
@@ -75,6 +77,10 @@ def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
         from csn.inference import folded
 
         net = folded(net)  # type: ignore[arg-type]
+    if layout.endswith("torch-conv"):
+        from csn.export import portable
+
+        net = portable(net)  # type: ignore[arg-type]
     layout = torch.channels_last_3d if layout.startswith("channels_last_3d") else torch.contiguous_format
     net = net.to(args.device, memory_format=layout).train(args.mode == "train")
     if args.compile:
@@ -125,13 +131,24 @@ def serve(args: argparse.Namespace) -> None:
         print(json.dumps([time.perf_counter() - began, time.process_time() - worked, peak]), flush=True)
 
 
-def take_turns(args: argparse.Namespace, mode: str, nets: dict[str, tuple[str, dict[str, str]]]) -> list[dict[str, Any]]:
-    """One row per network: nets maps its name/depth/layout to the interpreter and environment it runs with."""
+@cache
+def flops_over_ir_csn(name: str, depth: int, frames: int, crop: int) -> float:
+    """FLOPs of a clip through one of BLOCKS, over ir-CSN's; 1 for the other packages' ir-CSN."""
+    import csn
+
+    def flops(block: str) -> int:
+        return csn.count(csn.build(csn.Variant(block=block, depth=depth), 400, frames), (3, frames, crop, crop)).flops
+
+    return flops(BLOCKS[name]) / flops(BLOCKS["ir-CSN"]) if name in BLOCKS else 1.0
+
+
+def take_turns(args: argparse.Namespace, mode: str, nets: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
+    """After every round, one row per network: nets maps its name/depth/layout to the interpreter that it runs with."""
     processes = {}
-    for net, (python, env) in nets.items():
+    for net, python in nets.items():
         options = [f"--{k}={getattr(args, k)}" for k in ("device", "threads", "batch", "frames", "crop", "dtype")]
         command = [python, __file__, f"--serve={net}", f"--mode={mode}", *options, *(["--compile"] if net.endswith(" compiled") else [])]
-        environment = {**os.environ, "OMP_WAIT_POLICY": "passive", **env}
+        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         for line in process.stdout:  # the packages print notices of their own
@@ -146,17 +163,24 @@ def take_turns(args: argparse.Namespace, mode: str, nets: dict[str, tuple[str, d
             process.stdin.write("\n")  # type: ignore[union-attr]
             process.stdin.flush()  # type: ignore[union-attr]
             laps[net].append(json.loads(process.stdout.readline()))  # type: ignore[union-attr]
-    rows = []
-    for net, (process, weights, before) in processes.items():
+        yield rows_of(args, mode, {net: (weights, before, laps[net]) for net, (_, weights, before) in processes.items()})
+    for process, *_ in processes.values():
         process.communicate()
-        base = laps[f"ir-CSN/{net.split('/')[1]}/channels_last_3d{' folded' if mode == 'infer' else ''}"]  # as it is used
+
+
+def rows_of(args: argparse.Namespace, mode: str, measured: dict[str, tuple[int, int, list[list[float]]]]) -> list[dict[str, Any]]:
+    """A row per network, from its weights, the memory before the steps, and (seconds, processor seconds, peak memory) of each step."""
+    rows = []
+    for net, (weights, before, laps) in measured.items():
+        base = measured[f"ir-CSN/{net.split('/')[1]}/channels_last_3d{' folded' if mode == 'infer' else ''}"][2]  # as it is used
         name, depth, layout = net.split("/")
-        wall, cpu, peak = zip(*laps[net], strict=True)
+        wall, cpu, peak = zip(*laps, strict=True)
         rows.append(
             {
-                "mode": mode, "network": name, "depth": int(depth), "layout": layout, "weights_m": weights / 1e6,
+                "mode": mode, "network": name, "depth": int(depth), "layout": layout, "rounds": len(laps), "weights_m": weights / 1e6,
                 "clips_per_s": args.batch / median(wall), "ms": 1e3 * median(wall), "cpu_ms": 1e3 * median(cpu),
                 "time_over_ir_csn": median(a / b[0] for a, b in zip(wall, base, strict=True)),
+                "flops_over_ir_csn": flops_over_ir_csn(name, int(depth), args.frames, args.crop),
                 "cpu_over_ir_csn": median(a / b[1] for a, b in zip(cpu, base, strict=True)),
                 "peak_mb": max(peak) / 2**20, "mb_per_clip": (max(peak) - before) / args.batch / 2**20,
             }
@@ -186,27 +210,31 @@ def main() -> None:
         return serve(args)
     from machine import RESULTS, describe, show, write
 
-    rows = []
+    keys = ("threads", "batch", "frames", "crop", "dtype")
+    facts = describe(args.device) | {"setting": ", ".join(f"{k} {getattr(args, k)}" for k in keys)}
+    rows: list[dict[str, Any]] = []
     for depth in args.depths:
         for mode in args.modes:
-            nets: dict[str, tuple[str, dict[str, str]]] = {}
+            nets = {}
             for name in dict.fromkeys(["ir-CSN", *args.networks]):
-                nets[f"{name}/{depth}/channels_last_3d"] = sys.executable, {}
+                nets[f"{name}/{depth}/channels_last_3d"] = sys.executable
                 if mode == "infer":
-                    nets[f"{name}/{depth}/channels_last_3d folded"] = sys.executable, {}
+                    nets[f"{name}/{depth}/channels_last_3d folded"] = sys.executable
                 if args.compile:
-                    nets[f"{name}/{depth}/channels_last_3d compiled"] = sys.executable, {}
+                    nets[f"{name}/{depth}/channels_last_3d compiled"] = sys.executable
             if args.device == "cuda":
-                nets[f"ir-CSN/{depth}/channels_last_3d torch-conv"] = sys.executable, {"CSN_DEPTHWISE": "torch"}
+                for layout in ("channels_last_3d", "NCDHW"):
+                    nets[f"ir-CSN/{depth}/{layout} torch-conv"] = sys.executable
             if args.peers:
                 for name in ("pytorchvideo", "mmaction2"):
                     for layout in ("as it comes", "channels_last_3d"):
-                        nets[f"{name}/{depth}/{layout}"] = args.peers, {}
-            rows += take_turns(args, mode, nets)
-    keys = ("threads", "batch", "frames", "crop", "dtype", "rounds")
-    facts = describe(args.device) | {"setting": ", ".join(f"{k} {getattr(args, k)}" for k in keys)}
+                        nets[f"{name}/{depth}/{layout}"] = args.peers
+            done = rows
+            for latest in take_turns(args, mode, nets):
+                rows = done + latest
+                write(args.name, rows, facts)
     show(f"{facts['setting']} on {facts.get('gpu', facts['processor'])}", rows)
-    print(write(args.name, rows, facts))
+    print(RESULTS / f"{args.name}.csv")
     figure(rows, RESULTS / f"{args.name}.png")
 
 

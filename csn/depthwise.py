@@ -14,7 +14,7 @@ torch's own convolution and our Triton kernels is used (csn.depthwise_tune); on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,12 @@ ATEN = torch.ops.aten
 def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Triple = (1, 1, 1)) -> Tensor:
     """Convolve each channel with its own filter, zero padding k // 2: (B, C, T, H, W) -> (B, C, T/s, H/s, W/s).
 
-    x: any memory layout. weight: (C, 1, kT, kH, kW), odd sizes. stride: 1 or 2 per axis; a size that it does not
+    x: any memory layout; B may be 0. weight: (C, 1, kT, kH, kW), odd sizes. stride: 1 or 2 per axis; a size that it does not
     divide is rounded up. The result has the type of x (of autocast, inside an autocast region) and the layout
     channels_last_3d. Differentiable once, in x and weight. Raises UserError where a size breaks its rule.
     """
     require(x.ndim == 5, "x.ndim", x.ndim, "must be 5: (B, C, T, H, W)")
+    require(all(n > 0 for n in x.shape[1:]), "x.shape", tuple(x.shape), "must have a channel, a frame, a row and a column at least")
     size = tuple(weight.shape)
     require(len(size) == 5 and size[1] == 1, "weight.shape", size, "must be (C, 1, kT, kH, kW)")
     require(size[0] == x.shape[1], "weight.shape", size, f"must start with the {x.shape[1]} channels of x")
@@ -43,7 +44,7 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Triple = (1, 1, 1)) -> T
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device))  # the weight stays as it is: it costs no bandwidth
-    return _forward(x, weight, stride)
+    return FORWARD(x, weight, stride)
 
 
 class DepthwiseConv3d(nn.Module):
@@ -67,45 +68,57 @@ class DepthwiseConv3d(nn.Module):
 
 
 # ---- the operators: types, shapes, gradients --------------------------------------------------------------------
+# Bound without torch.library.custom_op, whose checks at every call cost more than a small layer. None returns an input.
 
 
-@torch.library.custom_op("csn::depthwise_conv3d", mutates_args=())
 def _forward(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     if x.is_cuda:
-        return depthwise_tune.convolve(x, weight, stride)
+        with torch.cuda.device(x.device):
+            return depthwise_tune.convolve(x, weight, stride)
     wide = _wide(x)
     return convolve(wide, weight.to(wide.dtype), stride).to(x.dtype, memory_format=NDHWC)
 
 
-@torch.library.custom_op("csn::depthwise_conv3d_grad_input", mutates_args=())
 def _grad_input(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence[int]) -> Tensor:
     if g.is_cuda:
-        return depthwise_tune.grad_input(g, weight, sizes, stride)
+        with torch.cuda.device(g.device):
+            return depthwise_tune.grad_input(g, weight, sizes, stride)
     wide = _wide(g)
     return grad_input(wide, weight.to(wide.dtype), sizes, stride).to(g.dtype, memory_format=NDHWC)
 
 
-@torch.library.custom_op("csn::depthwise_conv3d_grad_weight", mutates_args=())
 def _grad_weight(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     if g.is_cuda:
-        return depthwise_tune.grad_weight(g, x, weight, stride)
+        with torch.cuda.device(g.device):
+            return depthwise_tune.grad_weight(g, x, weight, stride)
     return grad_weight(_wide(g), _wide(x), weight.shape[2:], stride).to(weight.dtype)
 
 
-@_forward.register_fake
-def _(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
+def _fake_forward(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     size = [(n - 1) // s + 1 for n, s in zip(x.shape[2:], stride, strict=True)]
     return x.new_empty((*x.shape[:2], *size)).to(memory_format=NDHWC)
 
 
-@_grad_input.register_fake
-def _(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence[int]) -> Tensor:
+def _fake_grad_input(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence[int]) -> Tensor:
     return g.new_empty((*g.shape[:2], *sizes)).to(memory_format=NDHWC)
 
 
-@_grad_weight.register_fake
-def _(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
+def _fake_grad_weight(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     return weight.new_empty(weight.shape)
+
+
+def _define(name: str, schema: str, run: Callable[..., Tensor], fake: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    torch.library.define(f"csn::{name}", schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(f"csn::{name}", ("cpu", "cuda"), run)
+    torch.library.register_fake(f"csn::{name}", fake)
+    return getattr(torch.ops.csn, name).default
+
+
+FORWARD = _define("depthwise_conv3d", "(Tensor x, Tensor weight, int[] stride) -> Tensor", _forward, _fake_forward)
+GRAD_INPUT = _define(
+    "depthwise_conv3d_grad_input", "(Tensor g, Tensor weight, SymInt[] sizes, int[] stride) -> Tensor", _grad_input, _fake_grad_input
+)
+GRAD_WEIGHT = _define("depthwise_conv3d_grad_weight", "(Tensor g, Tensor x, Tensor weight, int[] stride) -> Tensor", _grad_weight, _fake_grad_weight)
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -116,12 +129,12 @@ def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _backward(ctx, g: Tensor):  # type: ignore[no-untyped-def]
     x, weight = ctx.saved_tensors
-    gx = _grad_input(g, weight, ctx.sizes, ctx.stride) if ctx.needs_input_grad[0] else None
-    gw = _grad_weight(g, x, weight, ctx.stride) if ctx.needs_input_grad[1] else None
+    gx = GRAD_INPUT(g, weight, ctx.sizes, ctx.stride) if ctx.needs_input_grad[0] else None
+    gw = GRAD_WEIGHT(g, x, weight, ctx.stride) if ctx.needs_input_grad[1] else None
     return gx, gw, None
 
 
-_forward.register_autograd(_backward, setup_context=_save)
+torch.library.register_autograd("csn::depthwise_conv3d", _backward, setup_context=_save)
 
 
 def _wide(t: Tensor) -> Tensor:
@@ -144,7 +157,7 @@ def convolve(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
 def grad_input(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence[int]) -> Tensor:
     """Output gradient (B, C, T/s, H/s, W/s) -> input gradient (B, C, *sizes)."""
     if tuple(stride) != (1, 1, 1):
-        spread = g.new_zeros((*g.shape[:2], *sizes)).contiguous(memory_format=NDHWC)
+        spread = torch.empty((*g.shape[:2], *sizes), dtype=g.dtype, device=g.device, memory_format=NDHWC).zero_()
         spread[:, :, :: stride[0], :: stride[1], :: stride[2]] = g
         g = spread
     return convolve(g, weight.flip((2, 3, 4)), (1, 1, 1))

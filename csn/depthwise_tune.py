@@ -1,22 +1,25 @@
 """Which depthwise kernel runs on a CUDA device: the fastest there, by measurement, remembered.
 
-The first call of a shape times the candidates - our Triton kernels in several tilings, torch's convolution in both
-memory layouts - and the answer is kept in <cache>/csn/depthwise-<device>.json, where <cache> is $XDG_CACHE_HOME or
-~/.cache. Deleting the file measures again. $CSN_DEPTHWISE fixes the choice instead: "triton" (its first tiling) or
-"torch"; so does torch.use_deterministic_algorithms(True), to "triton", whose sums have a fixed order.
+The first call of a size and memory layout times the candidates - our Triton kernels in several tilings, torch's convolution
+in both memory layouts - and the answer is kept in <cache>/csn/depthwise-<device and software>.json, where <cache> is
+$XDG_CACHE_HOME or ~/.cache. Deleting the file measures again; so does another torch, Triton or text of our kernels. What was
+measured while memory ran out stands for this process only. $CSN_DEPTHWISE fixes the choice instead: "triton" (its first
+tiling) or "torch"; so does torch.use_deterministic_algorithms(True), to "triton", whose sums have a fixed order.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,77 +27,72 @@ from torch import Tensor
 from csn.files import write_json
 from csn.spec import UserError, require
 
-Way = Callable[[], Tensor]
+Way = Callable[..., Tensor]  # one way to do a task, from the task's arguments
 NDHWC = torch.channels_last_3d
 LAYOUTS = {"torch NDHWC": NDHWC, "torch NCDHW": torch.contiguous_format}
 REPEATS = 5
-_known: dict[Path, dict[str, str]] = {}  # cache file -> {task and shape: name of the fastest way}
+_chosen: dict[tuple[Any, ...], Way] = {}  # task, modes and facts of its arguments -> what does it
 
 
 def convolve(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     """(B, C, T, H, W), (C, 1, kT, kH, kW) -> (B, C, T/s, H/s, W/s), channels_last_3d, type of x."""
-    return fastest(f"forward {_name(x, weight, stride)}", forward_ways(x, weight, stride))
+    return fastest("forward", forward_ways, (x, weight, stride))
 
 
 def grad_input(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence[int]) -> Tensor:
     """Output gradient -> input gradient (B, C, *sizes), channels_last_3d, type of g."""
-    name = f"grad_input {_name(g, weight, stride)} {'x'.join(map(str, sizes))}"
-    return fastest(name, grad_input_ways(g, weight, sizes, stride))
+    return fastest("grad_input", grad_input_ways, (g, weight, sizes, stride))
 
 
 def grad_weight(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     """Output gradient and input -> weight gradient, type of weight (whose values are not read)."""
-    return fastest(f"grad_weight {_name(x, weight, stride)}", grad_weight_ways(g, x, weight, stride)).to(weight.dtype)
+    return fastest("grad_weight", grad_weight_ways, (g, x, weight, stride)).to(weight.dtype).contiguous()
 
 
-# ---- candidates ---------------------------------------------------------------------------------------------------
+# ---- candidates: name -> how to do the task; the first is the default ----------------------------------------------
 
 
 def forward_ways(x: Tensor, weight: Tensor, stride: Sequence[int]) -> dict[str, Way]:
-    """Name -> how to compute the convolution; the first is the default."""
     ways: dict[str, Way] = {}
     if _has_kernel(x, weight):
         from csn import depthwise_triton as ours
 
-        ways |= {f"triton {c}": partial(ours.convolve, x, weight, stride, c) for c in ours.MAP_CONFIGS}
-
-    def conv(layout: torch.memory_format) -> Tensor:
-        cast = weight.to(x.dtype).contiguous(memory_format=layout)
-        padding = [k // 2 for k in weight.shape[2:]]
-        y = torch.conv3d(x.contiguous(memory_format=layout), cast, None, stride, padding, 1, weight.shape[0])
-        return y.contiguous(memory_format=NDHWC)
-
-    return ways | {name: partial(conv, layout) for name, layout in LAYOUTS.items()}
+        ways |= {f"triton {c}": partial(ours.convolve, config=c) for c in ours.MAP_CONFIGS}
+    return ways | {name: partial(_torch_forward, layout=layout) for name, layout in LAYOUTS.items()}
 
 
 def grad_input_ways(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence[int]) -> dict[str, Way]:
-    """Name -> how to compute the gradient of the input; the first is the default."""
     ways: dict[str, Way] = {}
     if _has_kernel(g, weight):
         from csn import depthwise_triton as ours
 
-        ways |= {f"triton {c}": partial(ours.grad_input, g, weight, sizes, stride, c) for c in ours.MAP_CONFIGS}
-
-    def conv(layout: torch.memory_format) -> Tensor:
-        like = torch.empty((*g.shape[:2], *sizes), dtype=g.dtype, device=g.device, memory_format=layout)
-        gx = _torch_gradients(g, like, weight, stride, layout, (True, False, False))[0]
-        return gx.contiguous(memory_format=NDHWC)
-
-    return ways | {name: partial(conv, layout) for name, layout in LAYOUTS.items()}
+        ways |= {f"triton {c}": partial(ours.grad_input, config=c) for c in ours.MAP_CONFIGS}
+    return ways | {name: partial(_torch_grad_input, layout=layout) for name, layout in LAYOUTS.items()}
 
 
 def grad_weight_ways(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int]) -> dict[str, Way]:
-    """Name -> how to compute the gradient of the weight; the first is the default."""
     ways: dict[str, Way] = {}
     if _has_kernel(x, weight):
         from csn import depthwise_triton as ours
 
-        ways |= {f"triton {c}": partial(ours.grad_weight, g, x, stride, c) for c in ours.SUM_CONFIGS}
+        ways |= {f"triton {c}": partial(ours.grad_weight, config=c) for c in ours.SUM_CONFIGS}
+    return ways | {name: partial(_torch_grad_weight, layout=layout) for name, layout in LAYOUTS.items()}
 
-    def conv(layout: torch.memory_format) -> Tensor:
-        return _torch_gradients(g, x, weight, stride, layout, (False, True, False))[1]
 
-    return ways | {name: partial(conv, layout) for name, layout in LAYOUTS.items()}
+def _torch_forward(x: Tensor, weight: Tensor, stride: Sequence[int], layout: torch.memory_format) -> Tensor:
+    x, weight = (t.to(x.dtype).contiguous(memory_format=layout) for t in (x, weight))
+    padding = [k // 2 for k in weight.shape[2:]]
+    return torch.conv3d(x, weight, None, stride, padding, 1, weight.shape[0]).contiguous(memory_format=NDHWC)
+
+
+def _torch_grad_input(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence[int], layout: torch.memory_format) -> Tensor:
+    like = torch.empty((*g.shape[:2], *sizes), dtype=g.dtype, device=g.device, memory_format=layout)
+    return _torch_gradients(g, like, weight, stride, layout, (True, False, False))[0].contiguous(memory_format=NDHWC)
+
+
+def _torch_grad_weight(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int], layout: torch.memory_format) -> Tensor:
+    g = g.to(torch.promote_types(g.dtype, torch.float32))  # torch rounds the sums of 16-bit inputs to 16 bits
+    return _torch_gradients(g, x, weight, stride, layout, (False, True, False))[1]
 
 
 def _torch_gradients(
@@ -118,33 +116,59 @@ def _has_kernel(x: Tensor, weight: Tensor) -> bool:
 # ---- choice -------------------------------------------------------------------------------------------------------
 
 
-def fastest(key: str, ways: dict[str, Way]) -> Tensor:
-    """The result of the way that is, or was measured to be, the fastest for key.
+def fastest(task: str, ways_of: Callable[..., dict[str, Way]], args: tuple[Any, ...]) -> Tensor:
+    """The task done with args by the way that is, or was measured to be, the fastest for them.
 
-    Raises UserError where $CSN_DEPTHWISE is not auto, triton or torch.
+    ways_of(*args): the candidates. Raises UserError where $CSN_DEPTHWISE is not auto, triton or torch, and what the default
+    raises where no candidate can run.
     """
-    return ways[_choose(key, ways)]()
+    modes = os.environ.get("CSN_DEPTHWISE", "auto"), torch.are_deterministic_algorithms_enabled()
+    key = (task, modes, *[(a.shape, a.stride(), a.dtype, a.device) if isinstance(a, Tensor) else tuple(a) for a in args])
+    way = _chosen.get(key)
+    if way is None:
+        ways = ways_of(*args)
+        name, lasting = _choose(task, ways, args)
+        way = ways[name]
+        if lasting:
+            _chosen[key] = way
+    return way(*args)
 
 
-def _choose(key: str, ways: dict[str, Way]) -> str:
+def _choose(task: str, ways: dict[str, Way], args: tuple[Any, ...]) -> tuple[str, bool]:
+    """The name of a way, and whether to keep to it in this process."""
     fixed = os.environ.get("CSN_DEPTHWISE", "auto")
     require(fixed in ("auto", "triton", "torch"), "CSN_DEPTHWISE", fixed, "must be auto, triton or torch")
-    if fixed == "auto" and (torch.are_deterministic_algorithms_enabled() or torch.cuda.is_current_stream_capturing()):
-        fixed = "triton"  # no time can be taken while a graph is captured
+    if fixed == "auto" and torch.are_deterministic_algorithms_enabled():
+        fixed = "triton"
     if fixed != "auto":
-        return next((name for name in ways if name.startswith(fixed)), "torch NDHWC")
-    file = _file()
-    known = _known.setdefault(file, _read(file))
-    if known.get(key) not in ways:
-        times = {name: seconds(way) for name, way in ways.items()}
-        known[key] = min(times, key=times.__getitem__)
+        return next((name for name in ways if name.startswith(fixed)), "torch NDHWC"), True
+    file, name = _file(), " ".join([task, *map(_told, args)])
+    known = _read(file).get(name)
+    if known in ways:
+        return known, True
+    default = next(iter(ways))
+    if torch.cuda.is_current_stream_capturing():  # no time can be taken while a graph is captured
+        return default, False
+    times, memory_sufficed = {}, True
+    for candidate, way in ways.items():
+        try:
+            times[candidate] = seconds(partial(way, *args))
+        except torch.OutOfMemoryError:
+            memory_sufficed = False
+    best = min(times, key=times.__getitem__, default=default)
+    if times.get(best, float("inf")) == float("inf"):
+        return default, False
+    if memory_sufficed:
         with suppress(UserError):  # a cache
-            write_json(file, {**_read(file), **known}, durable=False)
-    return known[key]
+            write_json(file, {**_read(file), name: best}, durable=False)
+    return best, True
 
 
-def seconds(way: Way) -> float:
-    """Median time of way on the current CUDA device; infinite where it cannot run (memory, registers)."""
+def seconds(way: Callable[[], Tensor]) -> float:
+    """Median time of way on the current CUDA device; infinite where it cannot run there (registers, shared memory).
+
+    Raises torch.OutOfMemoryError, which says nothing of the way: there may be room the next time.
+    """
     try:
         way(), way()
         marks = [torch.cuda.Event(enable_timing=True) for _ in range(REPEATS + 1)]
@@ -153,24 +177,44 @@ def seconds(way: Way) -> float:
             way()
             mark.record()
         marks[-1].synchronize()
-    except RuntimeError:
-        return float("inf")
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # torch's are RuntimeErrors; Triton's own (resources, its compilers) are not
+        if isinstance(error, RuntimeError) or type(error).__module__.startswith("triton."):
+            return float("inf")
+        raise
     return median(a.elapsed_time(b) for a, b in pairwise(marks)) / 1e3
 
 
-def _name(x: Tensor, weight: Tensor, stride: Sequence[int]) -> str:
-    return " ".join("x".join(map(str, part)) for part in (x.shape, weight.shape[2:], stride)) + f" {x.dtype}"
+def _told(arg: Any) -> str:
+    """An argument in the cache file: size, strides and type of a tensor, or the numbers of a list."""
+    numbers = lambda some: "x".join(map(str, some))
+    return f"{numbers(arg.shape)}/{numbers(arg.stride())}/{arg.dtype}" if isinstance(arg, Tensor) else numbers(arg)
 
 
 def _file() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    where = re.sub(r"[^\w.+]+", "-", f"{device} torch {torch.__version__}")
-    return cache / "csn" / f"depthwise-{where}.json"
+    where = re.sub(r"[^\w.+]+", "-", f"{device} {_software()}")
+    return folder / "csn" / f"depthwise-{where}.json"
+
+
+@cache
+def _software() -> str:
+    """What the times depend on beside the device: torch, Triton, and the text of our kernels."""
+    try:
+        from triton import __version__ as triton
+    except ImportError:  # a platform without it
+        triton = "none"
+    text = Path(__file__).with_name("depthwise_triton.py").read_bytes()
+    return f"torch {torch.__version__} triton {triton} kernels {hashlib.sha256(text).hexdigest()[:8]}"
 
 
 def _read(file: Path) -> dict[str, str]:
+    """The choices in the file, without what this program did not write: absent or damaged, they are measured again."""
     try:
-        return dict(json.loads(file.read_text()))
-    except (OSError, ValueError):  # absent or cut short: measure again
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
         return {}
+    return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}

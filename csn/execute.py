@@ -102,6 +102,8 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
         warn_about(torch)
         torch.set_num_threads(threads)
         device = device_of(device_name)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # what is asked of CUDA without naming a device is asked of this one
         asked: list[int] = []
         before = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
         started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -216,6 +218,7 @@ def work(run: Run, folder: Path, data: Path, place: Any) -> dict[str, Any]:
         "missing_videos": {name: len(split.missing) for name, split in splits.items()},
         "empty_classes": {name: list(split.empty) for name, split in splits.items()},
         "damaged_checkpoints": trained.broken, "peak_memory_mb": peak_memory(place.device) / 2**20, "compile_seconds": trained.compiling,
+        "train_memory_mb_per_clip": trained.memory and trained.memory / 2**20,
         "seconds": trained.seconds + time.monotonic() - began, "train_seconds": trained.seconds,
         **({"pretrained": {"file": recipe.pretrained, "sha256": trained.pretrained}} if recipe.pretrained else {}),
     }  # fmt: skip

@@ -171,7 +171,9 @@ def result(run: Run, home: Path) -> str:
     from csn.execute import read_record
 
     record = read_record(run, home) or {}
-    return f"train {record.get('train_top1', float('nan')):.1f} %, test video@1 {record.get('video_top1', float('nan')):.1f} %"
+    memory = record.get("train_memory_mb_per_clip")
+    told = f", {memory:.0f} MB a clip" if memory else ""
+    return f"train {record.get('train_top1', float('nan')):.1f} %, test video@1 {record.get('video_top1', float('nan')):.1f} %{told}"
 
 
 def stop(running: list[Running]) -> None:

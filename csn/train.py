@@ -23,7 +23,7 @@ from csn.checkpoints.network import start
 from csn.data import Split
 from csn.data.loader import MOST_DAMAGED, Reader, normalise, too_many, train_batches
 from csn.exchange import Exchange, reduced, strided_as
-from csn.memory import keep_memory
+from csn.memory import Growth, keep_memory
 from csn.resnet3d import build, start_as_shortcuts
 from csn.spec import Recipe, Run, UserError, require
 
@@ -59,7 +59,8 @@ class Trained:
     """net: the final network. history: one dict an epoch (epoch, lr, loss, clip_top1 while training). damaged: videos that
     were replaced. broken: checkpoints found damaged at the start. seconds: of training, all sittings together. pretrained:
     SHA-256 of the file it began from, "" without one. compiling: seconds of this sitting's first micro-batch, where the recipe
-    compiles."""
+    compiles. memory: bytes a clip of a micro-batch that the steps of this sitting added to what the process held with the network
+    built: feature maps, gradients, momentum; None without a step, or where the process held as much before."""
 
     net: nn.Module
     history: list[dict[str, float]]
@@ -68,6 +69,7 @@ class Trained:
     seconds: float
     pretrained: str = ""
     compiling: float | None = None
+    memory: float | None = None
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -155,6 +157,7 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
             state = {"net": net.state_dict(), "sgd": sgd.state_dict(), "step": step, "history": history, "pretrained": sha256}
             checkpoints.save(folder, {**state, "damaged": sorted(damaged), "seconds": spent, "sums": total.cpu()})
 
+    growth = Growth(device)
     began = saved = reported = time.monotonic()
     batches = train_batches(split, recipe, run.seed, step, reader, place.rank, place.size, place.workers, device.type == "cuda")
     steps = recipe.epochs * recipe.steps_per_epoch
@@ -208,4 +211,5 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
             saved = time.monotonic()
         if stop and step < steps:
             raise Stopped(f"stopped at step {step} of {steps}")
-    return Trained(net, history, sorted(damaged), broken, seconds + time.monotonic() - began, sha256, compiling)
+    memory = growth.bytes() / recipe.micro_batch if step > first_step else 0
+    return Trained(net, history, sorted(damaged), broken, seconds + time.monotonic() - began, sha256, compiling, memory if memory > 0 else None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
+from csn.execute import folder_of
 from csn.recipes import SMOKE
-from csn.runner import command, seconds_left, share_of
+from csn.runner import command, result, seconds_left, share_of
 from csn.spec import Run, Variant, VideoSet
 
 
@@ -33,3 +35,12 @@ def test_the_share_of_a_run_rises_through_its_phases() -> None:
 def test_the_time_left_is_at_the_pace_of_this_sitting() -> None:
     assert seconds_left(60, 2.0, 4.0) == 120
     assert seconds_left(60, 0.0, 4.0) is None and seconds_left(60, 0.05, 4.0) is None
+
+
+def test_the_result_tells_accuracies_and_the_memory_of_a_clip(tmp_path: Path) -> None:
+    run = Run(variant=Variant(width=8, depth=26), recipe=SMOKE, seed=0)
+    folder_of(run, tmp_path).mkdir(parents=True)
+    record = {"run": run.name, "train_top1": 51.26, "video_top1": 40.0, "train_memory_mb_per_clip": 35.2}
+    for told, facts in ((", 35 MB a clip", record), ("", {**record, "train_memory_mb_per_clip": None})):
+        (folder_of(run, tmp_path) / "record.json").write_text(json.dumps(facts))
+        assert result(run, tmp_path) == f"train 51.3 %, test video@1 40.0 %{told}"

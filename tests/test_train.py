@@ -185,6 +185,16 @@ def test_a_crash_is_recorded_and_tried_again(data: Path, tmp_path: Path, monkeyp
     assert "error" not in execute(RUN, tmp_path, data)
 
 
+def test_a_run_on_a_numbered_gpu_makes_it_the_current_one(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def current(device: torch.device) -> None:
+        raise UserError(f"current: {device}")
+
+    monkeypatch.setattr("csn.execute.device_of", torch.device)
+    monkeypatch.setattr(torch.cuda, "set_device", current)
+    with pytest.raises(UserError, match="current: cuda:1"):
+        execute(RUN, tmp_path, data, "cuda:1")
+
+
 def test_two_processes_on_one_run(data: Path, tmp_path: Path) -> None:
     with held(folder_of(RUN, tmp_path)), pytest.raises(Held, match=rf"is being worked on by process {os.getpid()}"):
         execute(RUN, tmp_path, data)
@@ -259,7 +269,7 @@ def test_ten_kills_at_random_moments_change_nothing(data: Path, tmp_path: Path) 
     whole, killed = (folder_of(run, tmp_path / name) for name in ("whole", "killed"))
     assert (whole / "weights.safetensors").read_bytes() == (killed / "weights.safetensors").read_bytes()
     a, b = (read_record(run, tmp_path / name) for name in ("whole", "killed"))
-    assert a is not None and b is not None
+    assert a is not None and b is not None and a["train_memory_mb_per_clip"] > 0
     for name in ("train_top1", "clip_top1", "video_top1", "video_top5", "n_videos", "history", "flops"):
         assert a[name] == b[name], name
 

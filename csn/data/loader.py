@@ -250,6 +250,12 @@ def test_videos(split: Split, recipe: Recipe, reader: Reader, rank: int = 0, siz
 
 def normalise(clips: Tensor, recipe: Recipe) -> Tensor:
     """uint8 (B, T, H, W, 3) -> float (B, 3, T, H, W) on the same device, (x / 255 - mean) / std; channels_last_3d in memory."""
-    mean = torch.tensor(recipe.mean, device=clips.device) * 255
-    scale = 1 / (torch.tensor(recipe.std, device=clips.device) * 255)
+    mean, scale = _mean_and_scale(recipe.mean, recipe.std, clips.device)
     return ((clips.float() - mean) * scale).permute(0, 4, 1, 2, 3)
+
+
+@lru_cache(maxsize=8)
+def _mean_and_scale(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """255 mean and 1 / (255 std), (3,) each, made once a device: making them there waits for all that a GPU still has to do."""
+    with torch.inference_mode(False):  # the test may come first, and training uses them too
+        return torch.tensor(mean, device=device) * 255, 1 / (torch.tensor(std, device=device) * 255)

@@ -1,0 +1,47 @@
+"""Our Triton kernels under Triton's interpreter, which computes them on the CPU: values, strides, types."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+INTERPRETED = """
+import torch
+from csn import depthwise as exact, depthwise_triton as ours
+
+torch.manual_seed(0)
+wide, short = (torch.float32, 1e-5), (torch.bfloat16, 2e-2)
+for size, stride, types in (
+    ((2, 5, 3, 3, 4), (1, 1, 1), (wide, short)),
+    ((1, 17, 1, 1, 1), (1, 1, 1), (wide,)),
+    ((1, 3, 3, 5, 3), (2, 1, 2), (wide,)),
+    ((2, 3, 2, 2, 3), (2, 2, 2), (wide,)),
+    ((1, 3, 2, 3, 2), (1, 2, 2), (short,)),
+):
+    x, weight = torch.randn(size), torch.randn(size[1], 1, 3, 3, 3)
+    x64, w64 = x.double(), weight.double()
+    y64 = exact.convolve(x64, w64, stride)
+    g64 = torch.randn(y64.shape).double()
+    gx64 = exact.grad_input(g64, w64, size[2:], stride)
+    gw64 = exact.grad_weight(g64, x64, (3, 3, 3), stride)
+    for dtype, bound in types:
+        x, g = x64.to(dtype), g64.to(dtype)
+        y = ours.convolve(x, weight, stride, (32, 32, 4))
+        gx = ours.grad_input(g, weight, size[2:], stride, (32, 32, 4))
+        gw = ours.grad_weight(g, x, weight, stride, (16, 32, 4))
+        assert y.is_contiguous(memory_format=ours.NDHWC) and gx.is_contiguous(memory_format=ours.NDHWC) and gw.is_contiguous()
+        assert y.dtype == gx.dtype == dtype and gw.dtype == torch.float32
+        for got, want in (y, y64), (gx, gx64), (gw, gw64):
+            assert got.shape == want.shape
+            assert (got.double() - want).abs().max() <= bound * want.abs().max(), (size, stride, dtype)
+print("equal")
+"""
+
+
+def test_triton_kernels_under_the_interpreter():
+    pytest.importorskip("triton")
+    env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", INTERPRETED], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "equal" in done.stdout, done.stderr

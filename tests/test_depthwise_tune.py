@@ -1,0 +1,180 @@
+"""Which depthwise kernel is taken: measured once, remembered where it may be, fixed where it must be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from csn import depthwise, depthwise_tune
+from csn.depthwise_tune import NDHWC, fastest
+from csn.spec import UserError
+
+CLOCK = {"triton a": 3.0, "torch NDHWC": 1.0, "torch NCDHW": 2.0}
+X = torch.zeros(1, 2, 3, 4, 5)
+
+
+class Candidates:
+    """Ways that return their names, and a clock for them. offered: how often they were asked for; timed: by name, in order."""
+
+    def __init__(self, clock: dict[str, float | Exception]) -> None:
+        self.clock, self.offered, self.timed = clock, 0, list[str]()
+
+    def ways(self, *args: object) -> dict[str, Callable[..., str]]:
+        self.offered += 1
+        return {name: lambda *_, name=name: name for name in self.clock}
+
+    def seconds(self, way: Callable[[], str]) -> float:
+        self.timed.append(way())
+        found = self.clock[way()]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def choice(self, *args: object) -> Tensor:
+        return fastest("task", self.ways, args or (X, (1, 1, 1)))
+
+
+@pytest.fixture
+def candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Candidates:
+    """An empty cache, in this process and on disk; no graph is captured and no choice is fixed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CSN_DEPTHWISE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(depthwise_tune, "_chosen", {})
+    made = Candidates(dict(CLOCK))
+    monkeypatch.setattr(depthwise_tune, "seconds", made.seconds)
+    return made
+
+
+def files(folder: Path) -> list[Path]:
+    return list((folder / "csn").glob("*.json"))
+
+
+def test_the_choice_is_measured_once_and_remembered(candidates: Candidates, tmp_path: Path) -> None:
+    assert candidates.choice() == candidates.choice() == "torch NDHWC"
+    assert candidates.timed == list(CLOCK) and candidates.offered == 1  # the second call built no candidates
+    depthwise_tune._chosen.clear()  # as in another process
+    assert candidates.choice() == "torch NDHWC" and candidates.timed == list(CLOCK)
+    assert len(files(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("text", ["{", "5", "null", "[1]", '"a"', "\xff", '{"task 1x2x3x4x5/120x60x20x5x1/torch.float32 1x1x1": ["triton a"]}'])
+def test_a_damaged_cache_is_measured_again(candidates: Candidates, tmp_path: Path, text: str) -> None:
+    candidates.choice()
+    files(tmp_path)[0].write_text(text, encoding="latin-1")
+    depthwise_tune._chosen.clear()
+    assert candidates.choice() == "torch NDHWC" and len(candidates.timed) == 6
+    assert json.loads(files(tmp_path)[0].read_text()) == {"task 1x2x3x4x5/120x60x20x5x1/torch.float32 1x1x1": "torch NDHWC"}
+
+
+def test_a_choice_that_is_no_candidate_any_more_is_measured_again(candidates: Candidates, tmp_path: Path) -> None:
+    candidates.choice()
+    file = files(tmp_path)[0]
+    file.write_text(file.read_text().replace("torch NDHWC", "triton b"))
+    depthwise_tune._chosen.clear()
+    assert candidates.choice() == "torch NDHWC" and len(candidates.timed) == 6
+
+
+def test_each_size_layout_type_and_task_is_measured(candidates: Candidates, tmp_path: Path) -> None:
+    for x in (X, X.contiguous(memory_format=NDHWC), X[:, :1], X.half()):
+        for stride in ((1, 1, 1), (2, 2, 2)):
+            candidates.choice(x, stride)
+    fastest("other task", candidates.ways, (X, (1, 1, 1)))
+    assert len(candidates.timed) == 9 * 3 and len(json.loads(files(tmp_path)[0].read_text())) == 9
+
+
+def test_other_software_measures_again(candidates: Candidates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert torch.__version__ in depthwise_tune._software() and "triton" in depthwise_tune._software() and "kernels" in depthwise_tune._software()
+    candidates.choice()
+    depthwise_tune._chosen.clear()
+    monkeypatch.setattr(depthwise_tune, "_software", lambda: "torch 99")
+    candidates.choice()
+    assert len(candidates.timed) == 6 and len(files(tmp_path)) == 2
+
+
+def test_a_choice_made_while_memory_ran_out_is_not_written(candidates: Candidates, tmp_path: Path) -> None:
+    candidates.clock["torch NDHWC"] = torch.OutOfMemoryError("CUDA out of memory")
+    assert candidates.choice() == candidates.choice() == "torch NCDHW"
+    assert len(candidates.timed) == 3 and not files(tmp_path)  # measured once in this process all the same
+
+
+@pytest.mark.parametrize("fault", [float("inf"), torch.OutOfMemoryError("CUDA out of memory")], ids=["fails", "memory"])
+def test_where_all_fail_nothing_is_remembered(candidates: Candidates, tmp_path: Path, fault: float | Exception) -> None:
+    candidates.clock.update(dict.fromkeys(CLOCK, fault))
+    assert candidates.choice() == candidates.choice() == "triton a"  # which raises its error, where it is real
+    assert len(candidates.timed) == 6 and not files(tmp_path)
+
+
+def test_capturing_a_graph_takes_the_known_choice_and_else_the_default(candidates: Candidates, monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates.choice()
+    depthwise_tune._chosen.clear()
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert candidates.choice() == "torch NDHWC"  # from disk
+    assert candidates.choice(X, (2, 2, 2)) == "triton a" and len(candidates.timed) == 3
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    assert candidates.choice(X, (2, 2, 2)) == "torch NDHWC"  # the default was not kept
+
+
+def test_the_choice_can_be_fixed(candidates: Candidates, monkeypatch: pytest.MonkeyPatch) -> None:
+    for fixed, taken in (("triton", "triton a"), ("torch", "torch NDHWC")):
+        monkeypatch.setenv("CSN_DEPTHWISE", fixed)
+        assert candidates.choice() == taken
+    monkeypatch.setenv("CSN_DEPTHWISE", "cudnn")
+    with pytest.raises(UserError, match="CSN_DEPTHWISE"):
+        candidates.choice()
+    monkeypatch.delenv("CSN_DEPTHWISE")
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert candidates.choice() == "triton a"
+    assert not candidates.timed
+
+
+@pytest.mark.parametrize("where", ["triton.runtime.errors.OutOfResources", "triton.runtime.errors.PTXASError", "triton.compiler.errors.CompilationError"])
+def test_a_tiling_that_does_not_fit_is_no_candidate(where: str) -> None:
+    pytest.importorskip("triton")
+    module, name = where.rsplit(".", 1)
+    kind = getattr(__import__(module, fromlist=[name]), name)
+
+    def run() -> Tensor:
+        raise kind.__new__(kind)
+
+    assert depthwise_tune.seconds(run) == float("inf")
+
+
+def test_only_faults_of_kernels_are_taken_for_such() -> None:
+    def run(error: Exception) -> Tensor:
+        raise error
+
+    assert depthwise_tune.seconds(lambda: run(RuntimeError("CUDA error"))) == float("inf")
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), TypeError("ours")):
+        with pytest.raises(type(error)):
+            depthwise_tune.seconds(lambda error=error: run(error))
+
+
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 1, 2)], ids=str)
+def test_torch_candidates_agree(stride: tuple[int, int, int]) -> None:
+    x, weight = torch.randn(2, 3, 4, 5, 4), torch.randn(3, 1, 5, 3, 3)
+    x64, w64 = x.double(), weight.double()
+    y64 = depthwise.convolve(x64, w64, stride)
+    g = torch.randn(y64.shape)
+    for ways_of, args, want in (
+        (depthwise_tune.forward_ways, (x, weight, stride), y64),
+        (depthwise_tune.grad_input_ways, (g, weight, x.shape[2:], stride), depthwise.grad_input(g.double(), w64, x.shape[2:], stride)),
+        (depthwise_tune.grad_weight_ways, (g, x, weight, stride), depthwise.grad_weight(g.double(), x64, (5, 3, 3), stride)),
+    ):
+        ways = ways_of(*args)
+        assert list(ways) == ["torch NDHWC", "torch NCDHW"]
+        assert all((way(*args).double() - want).abs().max() < 1e-4 for way in ways.values())
+
+
+def test_torch_sums_the_weight_gradient_of_short_types_in_float32() -> None:
+    x, weight = torch.randn(2, 3, 4, 5, 4).bfloat16(), torch.randn(3, 1, 3, 3, 3)
+    g = torch.randn(x.shape).bfloat16()
+    want = depthwise.grad_weight(g.double(), x.double(), (3, 3, 3), (1, 1, 1))
+    for layout in depthwise_tune.LAYOUTS.values():
+        got = depthwise_tune._torch_grad_weight(g, x, weight, (1, 1, 1), layout)
+        assert got.dtype == torch.float32 and (got.double() - want).abs().max() < 1e-5 * want.abs().max()

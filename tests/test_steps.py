@@ -1,0 +1,93 @@
+"""What a training step must not do: take more memory than the one before it, or wait for the GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+from conftest import run
+
+import csn
+from csn.data.loader import _mean_and_scale, load, normalise, reader_of
+from csn.exchange import Exchange
+from csn.memory import resident
+from csn.recipes import SMOKE
+from csn.spec import Run, Variant
+from csn.train import Place, train
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+WARM, STEPS = 10, 30
+RECIPE = replace(SMOKE, batch=8, micro_batch=4, warmup=0, epochs=1, clips_per_epoch=8 * (WARM + STEPS))
+RUN = Run(variant=Variant(block="bottleneck-D", depth=26, width=8), recipe=RECIPE, seed=0)
+
+
+def test_steps_take_no_more_memory_after_the_first(data: Path, tmp_path: Path) -> None:
+    """0.1 MB were seen; 15 MB where every micro-batch kept a quarter of a megabyte."""
+    split, held = load(SMOKE, data, "train"), list[int]()
+    trained = train(RUN, split, reader_of(SMOKE, data, {"train": split}), tmp_path, Place(stop=lambda: bool(held.append(resident()))))
+    assert len(held) == WARM + STEPS and held[-1] - held[WARM] < 3 * 2**20, [size >> 10 for size in held]
+    assert trained.memory is None or trained.memory < held[-1]
+
+
+def test_growth_is_what_is_held_beyond_the_start() -> None:
+    code = """
+import torch
+from csn.memory import Growth, keep_memory
+keep_memory()
+growth = Growth(torch.device("cpu"))
+kept = torch.ones(2**24)
+del kept
+print(growth.bytes())
+"""
+    assert int(run("-c", code).stdout) == pytest.approx(2**26, rel=0.1)
+
+
+def test_the_range_of_the_clips_is_put_on_a_device_once() -> None:
+    _mean_and_scale.cache_clear()
+    clips = torch.randint(0, 256, (1, 2, 3, 4, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        first = normalise(clips, SMOKE)
+    assert torch.equal(normalise(clips, SMOKE), first) and _mean_and_scale.cache_info().misses == 1
+    assert not any(t.is_inference() for t in _mean_and_scale(SMOKE.mean, SMOKE.std, clips.device))
+    normalise(clips, replace(SMOKE, mean=(0.0, 0.0, 0.0)))
+    assert _mean_and_scale.cache_info().misses == 2
+
+
+@GPU
+def test_steps_do_not_wait_for_the_gpu(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between reports, once a second and at the end of an epoch, that is: here the clock stands still."""
+    monkeypatch.setenv("CSN_DEPTHWISE", "triton")
+    monkeypatch.setattr("csn.train.time", SimpleNamespace(monotonic=lambda: 0.0))
+    split, steps = load(SMOKE, data, "train"), list[int]()
+
+    def stop() -> bool:
+        steps.append(len(steps))
+        torch.cuda.set_sync_debug_mode("error" if 2 <= len(steps) < WARM else "default")
+        return False
+
+    try:
+        train(RUN, split, reader_of(SMOKE, data, {"train": split}), tmp_path, Place(torch.device("cuda"), stop=stop))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(steps) == WARM + STEPS
+
+
+@GPU
+def test_processes_do_not_wait_to_hear_who_was_asked_to_stop(tmp_path: Path) -> None:
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        net = csn.build(RUN.variant, 4, 4).cuda().train()
+        exchange = Exchange(net, Place(torch.device("cuda")), 1)
+        exchange.merge(False, False)
+        torch.cuda.set_sync_debug_mode("error")
+        # a save is asked for until it is made, one step later, and then not again
+        assert [exchange.merge(*asked) for asked in ((False, True), (False, True), (True, False), (False, False))] == [
+            (False, False), (False, True), (False, False), (True, False)
+        ]  # fmt: skip
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        dist.destroy_process_group()
