@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -73,6 +74,21 @@ def test_dfdc_keeps_fakes_with_their_original(tmp_path: Path, parts: int) -> Non
         assert {video.split("/")[0] for video in by_video(val)} == {"dfdc_train_part_0", "dfdc_train_part_10"}
 
 
+def test_dfdc_takes_the_list_that_names_originals(tmp_path: Path) -> None:
+    """labels.csv beside metadata.json says less: split by it, real and fake of one source part."""
+    part = tmp_path / "dfdc_train_part_0"
+    dfdc_part(part, 60)
+    alone = [by_video(sets.load(VideoSet(kind="dfdc"), tmp_path, split)) for split in ("train", "val")]
+    rows = json.loads((part / "metadata.json").read_text())
+    (part / "labels.csv").write_text("filename,label\n" + "".join(f"{name},{row['label']}\n" for name, row in rows.items()))
+    assert [by_video(sets.load(VideoSet(kind="dfdc"), tmp_path, split)) for split in ("train", "val")] == alone
+    (part / "metadata.json").unlink()
+    with pytest.raises(UserError, match=r"labels.csv does not say of which video the fake 0fake_0real0.mp4 was made, .* without leaks; add a second part"):
+        sets.load(VideoSet(kind="dfdc"), tmp_path, "train")
+    dfdc_part(tmp_path / "dfdc_train_part_1", 2)
+    assert {video.split("/")[0] for video in by_video(sets.load(VideoSet(kind="dfdc"), tmp_path, "val"))} == {"dfdc_train_part_0"}
+
+
 @pytest.mark.parametrize("parts", [(1, 2, 3), (0, 10), (7, 27)])
 def test_dfdc_has_both_splits_whatever_parts_are_there(tmp_path: Path, parts: tuple[int, ...]) -> None:
     for part in parts:
@@ -109,6 +125,14 @@ def test_dfdc_test_folder(tmp_path: Path, name: str, content: str) -> None:
     split = sets.load(VideoSet(kind="dfdc"), tmp_path, "test")
     assert by_video(split) == {"test/a.mp4": (1,), "test/b.mp4": (0,)} and split.missing == ("test/c.mp4",)
     with pytest.raises(UserError, match="dfdc_train_part_0"):
+        sets.load(VideoSet(kind="dfdc"), tmp_path, "train")
+
+
+@pytest.mark.parametrize("row", ['"a.mp4": {"label": "FAKE", "original": 3}', '"/etc/a.mp4": {"label": "REAL"}'])
+def test_dfdc_names_that_are_none(tmp_path: Path, row: str) -> None:
+    put(tmp_path, "dfdc_train_part_0/a.mp4")
+    (tmp_path / "dfdc_train_part_0/metadata.json").write_text(f"{{{row}}}")
+    with pytest.raises(UserError, match=r"metadata\.json is no list of DFDC .* does not go with file names"):
         sets.load(VideoSet(kind="dfdc"), tmp_path, "train")
 
 
