@@ -84,6 +84,10 @@ def test_sports1m(tmp_path: Path) -> None:
     assert by_video(train) == {"-dqivjS_lpI": (168, 169), "bbb": (0,)} and train.missing == ("gone",)
     assert train.classes[:2] == ("fútbol", "скачки") and len(train.classes) == 487
     assert by_video(sets.load(VideoSet(kind="sports1m"), root, "test")) == {"ccc": (486,)}
+    put(root, "old/ccc.mp4", "old/bbb.mp4")
+    with pytest.raises(UserError, match=r"may be ccc: old/ccc.mp4 and videos/ccc.webm, and so for 1 more"):
+        sets.load(VideoSet(kind="sports1m"), root, "test")
+    (root / "old/ccc.mp4").unlink()
     (root / "original/test_partition.txt").unlink()
     (root / "sports1m_test.json").write_text(json.dumps([{"id": "ccc", "label487": [3, 1], "stitle": "x"}]))
     assert by_video(sets.load(VideoSet(kind="sports1m"), root, "test")) == {"ccc": (1, 3)}
@@ -119,6 +123,11 @@ def test_something_v1_keeps_the_order_of_the_file(tmp_path: Path) -> None:
     assert split.classes == tuple(TEMPLATES) and split.classes != tuple(sorted(TEMPLATES))
     assert by_video(split) == {"100218": (1,), "7": (2,)} and split.missing == ("9",)
     assert split.samples[1].path == tmp_path / "20bn-something-something-v1/7"
+    put(tmp_path, "flow/7/00001.jpg", "videos/7.mp4", "flow/9/00001.jpg")  # flow, a film made of the pictures
+    assert sets.load(VideoSet(kind="something-v1"), tmp_path, "train") == split
+    put(tmp_path, "20bn-something-something-v1/copy/7/00001.jpg")
+    with pytest.raises(UserError, match=r"may be 7: 20bn-something-something-v1/7 and 20bn-something-something-v1/copy/7; move one of the two away"):
+        sets.load(VideoSet(kind="something-v1"), tmp_path, "train")
     with pytest.raises(UserError, match="'Holding nothing' of video 7"):
         sets.load(VideoSet(kind="something-v1"), tmp_path, "validation")
     (tmp_path / "something-something-v1-train.csv").write_text("100218,Holding something\n")
@@ -138,6 +147,8 @@ def test_something_v2_takes_the_template_not_the_label(tmp_path: Path, prefix: s
     put(tmp_path, "20bn-something-something-v2/78687.webm")
     split = sets.load(VideoSet(kind="something-v2"), tmp_path, "validation")
     assert by_video(split) == {"78687": (0,)} and split.missing == ("1",) and split.classes == tuple(sorted(TEMPLATES))
+    put(tmp_path, "20bn-something-something-v2/78687/000001.jpg", "frames/78687/000001.jpg", "mp4/78687.mp4")
+    assert sets.load(VideoSet(kind="something-v2"), tmp_path, "validation") == split
     (tmp_path / f"{prefix}labels.json").write_text('{"a": "1"}')
     with pytest.raises(UserError, match="are not 0 to 0"):
         sets.load(VideoSet(kind="something-v2"), tmp_path, "validation")

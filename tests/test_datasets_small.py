@@ -21,6 +21,8 @@ def test_ucf101(tmp_path: Path) -> None:
     assert train.classes == tuple(UCF) and train.classes != tuple(sorted(UCF))
     assert by_video(train) == {"v_HandStandPushups_g08_c01": (UCF.index("HandstandPushups"),), "v_HammerThrow_g08_c01": (UCF.index("HammerThrow"),)}
     assert train.missing == ("Act000/v_gone.avi",)
+    put(root, "rawframes/HammerThrow/v_HammerThrow_g08_c01/img_00001.jpg", "mp4/HammerThrow/v_HammerThrow_g08_c01.mp4", "flow_u/Act000/v_gone.avi")
+    assert sets.load(spec, root, "train") == train
     assert by_video(sets.load(spec, root, "test")) == {"v_Hammering_g01_c01": (UCF.index("Hammering"),)}
     second = sets.load(VideoSet(kind="ucf101", fold=2), root, "test")
     assert by_video(second) == {"v_Act001_g01_c01": (1,)} and second.samples[0].path.is_dir()
@@ -45,6 +47,9 @@ def test_hmdb51(tmp_path: Path) -> None:
     root = hmdb_root(tmp_path)
     train, test = (sets.load(VideoSet(kind="hmdb51"), root, split) for split in ("train", "test"))
     assert train.classes == test.classes == tuple(HMDB)
+    for path in sorted(root.glob("hmdb51_org/*/*")):
+        put(root, str(path.relative_to(root)).replace("hmdb51_org", "hmdb51_sta"))  # the stabilised films
+    assert sets.load(VideoSet(kind="hmdb51"), root, "train") == train
     assert len(train.samples) == 52 and len(test.samples) == 51 and train.missing == ("brush_hair/gone.avi",)
     assert by_video(train)[f"brush_hair/{ODD[:-4]}"] == (0,) and by_video(train)["draw_sword/draw_sword_1"] == (1,)
     assert len(sets.load(VideoSet(kind="hmdb51", fold=2), root, "test").samples) == 51

@@ -54,7 +54,7 @@ def test_other_names_of_the_test_videos(tmp_path: Path, name: str) -> None:
 
 
 def test_what_editors_and_systems_leave_is_no_video(tmp_path: Path) -> None:
-    put(tmp_path, "a/1.mp4", "a/._1.mp4", "a/.cache/2.mp4", ".Trash/3.mp4")
+    put(tmp_path, "a/1.mp4", "a/._1.mp4", "a/.cache/2.mp4", ".Trash/3.mp4", "a/thumb_1.jpg", "b/flow_x_1.jpg")
     assert listing(tmp_path) == ["a/1.mp4"]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from made_videos import X264, write, write_folder
+from made_videos import X264, picture_file, write, write_folder
 
 from csn.data.media import listing, stem
 from csn.data.scan import _examine as examine
@@ -231,6 +231,11 @@ def test_of_several_series_of_pictures_the_one_of_pictures_is_read(tmp_path: Pat
             path.unlink()
     for path in folder.glob("*img_*"):
         path.unlink()
-    with pytest.raises(VideoError, match=r"it holds several series of pictures \(flow_x_, flow_y_\)"):
+    with pytest.raises(VideoError, match="the folder holds no numbered pictures"):  # flow is no video
+        read_frames(folder, [0])
+    assert not listing(tmp_path)
+    for name in ("left_1.jpg", "right_1.jpg"):
+        picture_file(folder / name, 0)
+    with pytest.raises(VideoError, match=r"it holds several series of pictures \(left_, right_\)"):
         read_frames(folder, [0])
     assert "several series" in scan(tmp_path, ["a"]).damaged["a"]

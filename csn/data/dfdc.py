@@ -3,8 +3,8 @@
 Training parts come without a validation split. Split "train" and "val" part them here, a real video and every fake made
 from it always on one side: where there are several parts, every tenth part (0, 10, ...; every tenth of those there, where their
 numbers do not part them) is "val"; in a single part, the tenth of the real videos whose names hash to 0 modulo 10 are, with
-their fakes, so every fake there has to name its original. "test" is a folder of its own with labels (test, validation or private). The score of a video is the probability of
-FAKE.
+their fakes, so every fake there has to name its original. "test" is a folder of its own with labels (test, validation or
+private). The score of a video is the probability of FAKE.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from csn.data import Sample, Split
-from csn.data.media import annotation, fingerprint, lines, one_of, stem
+from csn.data.media import Media, annotation, fingerprint, lines, one_of, stem
 from csn.spec import UserError
 
 PLACES = (".", "original", "annotations", "sports-1m-dataset", "sports-1m-dataset/original")
@@ -31,10 +31,14 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
             if not 0 <= number < len(classes):
                 raise UserError(f"{path}, line {line}: label {number} is not among the {len(classes)} of labels.txt.")
         labels.setdefault(video, set()).update(numbers)
-    at = {stem(file): file for file in files}
-    samples = [Sample(root / at[video], tuple(sorted(labels[video])), video) for video in labels if video in at]
-    missing = tuple(video for video in labels if video not in at)
-    return Split(tuple(samples), classes, missing, fingerprint(samples, classes))
+    media = Media(root, files, stem)
+    samples, missing = [], []
+    for video, numbers in labels.items():
+        if (file := media.find(video)) is not None:
+            samples.append(Sample(file, tuple(sorted(numbers)), video))
+        else:
+            missing.append(video)
+    return Split(tuple(samples), classes, tuple(missing), fingerprint(samples, classes))
 
 
 def read_partition(path: Path) -> Iterator[tuple[int, str, list[int]]]:
