@@ -193,6 +193,19 @@ def test_folders_of_pictures(tmp_path: Path, first: int, digits: int) -> None:
     assert np.array_equal(read_frames(folder, [11, 0, 11])[1], read_frames(folder, [0])[0])
 
 
+def test_a_folder_that_changes_after_the_scan(tmp_path: Path) -> None:
+    """A picture less would shift all that follow; one written anew in its place leaves the folder's own time as it was."""
+    folder = write_folder(tmp_path / "v", frames=12)
+    plan, whole = scan(tmp_path, ["v"]).plan(folder), (folder / "00003.jpg").read_bytes()
+    (folder / "00003.jpg").unlink()
+    with pytest.raises(VideoError, match="it holds 11 pictures, 12 were expected; run the scan again"):
+        read_frames(folder, [5], plan)
+    (folder / "00003.jpg").write_bytes(whole)
+    assert read_frames(folder, [5], plan).shape == (1, 40, 60, 3)
+    (folder / "00003.jpg").write_bytes(b"no picture")
+    assert "cannot identify image file" in scan(tmp_path, ["v"]).damaged["v"]
+
+
 def test_damaged_folders_of_pictures(tmp_path: Path) -> None:
     holed = write_folder(tmp_path / "holed", frames=6)
     (holed / "00003.jpg").unlink()

@@ -18,8 +18,10 @@ from csn.data.video import VideoError, probe, read_frames
 from csn.spec import UserError
 
 
-def test_rotation_is_applied(tmp_path: Path) -> None:
-    plain, turned = write(tmp_path / "plain.mp4", bf="0"), tmp_path / "turned.mp4"
+@pytest.mark.parametrize(("size", "ending"), [((64, 96), ".mp4"), ((64, 96), ".mkv"), ((64, 64), ".mkv")])
+def test_rotation_is_applied(tmp_path: Path, size: tuple[int, int], ending: str) -> None:
+    """Also by a quick look: decord turns what is in an mp4 file only, and square frames would hide it."""
+    plain, turned = write(tmp_path / "plain.mp4", size=size, bf="0"), tmp_path / f"turned{ending}"
     with av.open(str(plain)) as source, av.open(str(turned), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         stream.set_display_rotation(90)
@@ -27,7 +29,8 @@ def test_rotation_is_applied(tmp_path: Path) -> None:
             if packet.size:
                 packet.stream = stream
                 out.mux(packet)
-    assert (probe(turned).height, probe(turned).width) == (96, 64)
+    assert (probe(turned).height, probe(turned).width) == size[::-1]
+    assert probe(turned, quick=True) == probe(turned) and (probe(turned).reader == "decord") == (ending == ".mp4")
     expected = np.rot90(read_frames(plain, [0, 5]), 1, (1, 2))
     got = read_frames(turned, [0, 5])
     assert np.array_equal(got, expected) or np.array_equal(got, np.rot90(expected, 2, (1, 2)))

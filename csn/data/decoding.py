@@ -81,14 +81,15 @@ def by_decord(path: AnyPath, unique: list[int]) -> Frames | None:
     return frames
 
 
-def by_pictures(path: AnyPath, unique: Sequence[int]) -> Frames:
+def by_pictures(path: AnyPath, unique: Sequence[int], expected: int) -> Frames:
+    """Pictures by their position in a folder of `expected` ones: one more or less, and the others are no longer where they were."""
     try:
         names = pictures(path)
-        frames = [read_picture(names[i]) for i in unique if i < len(names)]
+        if len(names) != expected:
+            raise VideoError(path, f"it holds {len(names)} pictures, {expected} were expected; run the scan again.")
+        frames = [read_picture(names[i]) for i in unique]
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged pictures
         raise VideoError(path, f"{error}.") from None
-    if len(frames) < len(unique):
-        raise VideoError(path, f"frame {unique[-1]} was asked for, it has {len(names)} pictures.")
     if len({frame.shape for frame in frames}) > 1:
         raise VideoError(path, "its pictures differ in size.")
     return np.stack(frames)

@@ -45,8 +45,8 @@ class VideoPlan:
 def probe(path: AnyPath, quick: bool = False) -> VideoPlan:
     """Decide how a video is read, once per process and file version: it is decoded whole, by decord too if need be.
 
-    quick: list the packets of an H.264 file instead of decoding it, read one picture of a folder: exact for intact
-    files, finds no damage.
+    quick: list the packets of an H.264 file that decord is known to read right instead of decoding it (not where it is to be
+    turned), read one picture of a folder; finds no damage, and trusts decord's pixels unseen.
     Raises VideoError where the file is missing, holds no video, or cannot be decoded to its end.
     """
     try:
@@ -82,7 +82,7 @@ def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
         seconds, promised = (container.duration or 0) / 1e6, stream.frames
         # where sound may outlast the pictures, the container's duration tells little of theirs
         wanted = 0.95 * seconds - 2 / (rate or 25) if len(container.streams) == 1 else 0.8 * seconds - 1
-        quick = quick and not reason and codec.name == "h264"
+        quick = quick and not reason and codec.name == "h264" and not first.rotation
     frames, damage = len(packets), ""
     if not quick:
         sums, damage = _reference(path, seconds, wanted, promised)
@@ -110,7 +110,7 @@ def _probe_folder(path: str, quick: bool) -> VideoPlan:
         raise VideoError(path, f"{error}.") from None
     if not names:
         raise VideoError(path, "the folder holds no numbered pictures.")
-    height, width, _ = by_pictures(path, [0] if quick else range(len(names))).shape[1:]
+    height, width, _ = by_pictures(path, [0] if quick else range(len(names)), len(names)).shape[1:]
     missing = holes(names)
     return VideoPlan(len(names), height, width, 0.0, "pictures", "", f"{missing} pictures missing" if missing else "")
 
@@ -140,6 +140,8 @@ def _doubt(
         return f"pixel format {first.format.name}"
     if first.height % 2 or first.width % 2:
         return f"odd size {first.height} x {first.width}"
+    if first.rotation and container.format.name != CONTAINERS[0]:  # decord knows the rotation of an mp4 only
+        return "rotated"
     if first.interlaced_frame or stream.codec_context.field_order > 1:  # 0 unknown, 1 progressive
         return "interlaced"
     times = [p.pts for p in packets if p.pts is not None]

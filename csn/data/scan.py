@@ -30,8 +30,8 @@ Check = Callable[[str], VideoPlan]
 
 @dataclass(frozen=True)
 class Entry:
-    """What a scan found. size, mtime_ns: of the file then; digest: SHA-256 of its bytes, "" where the check did not come to an end;
-    error: "" where plan is set; quick: whether the check was the quick one."""
+    """What a scan found. size, mtime_ns: of the file then, of a folder the sum and the newest of its pictures; digest: SHA-256 of
+    its bytes, "" where the check did not come to an end; error: "" where plan is set; quick: whether the check was the quick one."""
 
     path: str
     size: int
@@ -163,11 +163,13 @@ def _mend(file: Path) -> None:
 
 
 def _stat(path: Path) -> tuple[int, int]:
+    """Bytes and time of the last change; of a folder the sum and the newest of its pictures, as an overwritten one leaves the folder as it is."""
     try:
-        stat = path.stat()
-    except OSError:
+        stats = [Path(part).stat() for part in pictures(path)] if path.is_dir() else []
+        stats = stats or [path.stat()]
+    except (OSError, ValueError):
         return 0, 0
-    return stat.st_size, stat.st_mtime_ns
+    return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
 
 
 def _settled(root: Path, path: str, entry: Entry | None, quick: bool) -> bool:

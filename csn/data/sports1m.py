@@ -33,9 +33,9 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
         labels.setdefault(video, set()).update(numbers)
     media = Media(root, files, stem)
     samples, missing = [], []
-    for video, numbers in labels.items():
+    for video, own in labels.items():
         if (file := media.find(video)) is not None:
-            samples.append(Sample(file, tuple(sorted(numbers)), video))
+            samples.append(Sample(file, tuple(sorted(own)), video))
         else:
             missing.append(video)
     return Split(tuple(samples), classes, tuple(missing), fingerprint(samples, classes))
