@@ -81,7 +81,12 @@ class Reader:
         """Frames of the video; raises VideoError."""
         if sample.video in self.given_up:
             raise VideoError(sample.path, self.given_up[sample.video])
-        return len(self.kept[sample.video]) if sample.video in self.kept else self.plans(sample.path).frames
+        if sample.video in self.kept:
+            return len(self.kept[sample.video])
+        frames = self.plans(sample.path).frames
+        if sample.first >= frames:
+            raise VideoError(sample.path, f"it has {frames} frames, the list begins after {sample.first}.")
+        return min(frames - sample.first, sample.count or frames)
 
     def bytes(self, sample: Sample, frames: int) -> int:
         """Of so many whole frames of the video; raises VideoError."""
@@ -103,7 +108,7 @@ class Reader:
         """uint8 (n, H, W, 3); raises VideoError."""
         if sample.video in self.kept:
             return self.kept[sample.video][indices]
-        return read_frames(sample.path, indices, self.plans(sample.path))
+        return read_frames(sample.path, indices + sample.first, self.plans(sample.path))
 
 
 def reader_of(recipe: Recipe, root: Path, splits: Mapping[str, Split]) -> Reader:
