@@ -10,7 +10,7 @@ import pytest
 from made_sets import KINETICS, TEMPLATES, TRICKY, by_video, kinetics, kinetics_root, put, sports_root
 
 from csn.data import sets
-from csn.data.kinetics400 import by_name
+from csn.data.kinetics400 import youtube_of
 from csn.spec import UserError, VideoSet
 
 # Kinetics-400
@@ -44,14 +44,29 @@ def test_kinetics_names_without_times_and_other_splits(tmp_path: Path) -> None:
     put(tmp_path, "val/valclip_001.mp4", "test/--_a_bcdefg_000084_000094.mp4", "train/--_a_bcdefg_000084_000094.mp4")
     assert list(by_video(sets.load(VideoSet(kind="kinetics400"), tmp_path, "val"))) == ["valclip_001_000007_000017"]
     assert sets.load(VideoSet(kind="kinetics400"), tmp_path, "train").samples[0].path.parent.name == "train"
-    assert by_name(["a_b_c_000001_000002.mp4", "-x_1_2.webm"]) == ({("a_b_c", 1, 2): ["a_b_c_000001_000002.mp4"]}, {"-x_1_2": ["-x_1_2.webm"]})
+    assert [youtube_of(name) for name in ("a_b_c_000001_000002", "-x_1_2", "_000001_000002_000003")] == ["a_b_c", "-x_1_2", "_000001"]
+
+
+def test_kinetics_clips_of_other_times(tmp_path: Path) -> None:
+    """Taken where nothing else can be meant; a file is never two samples, nor a training clip one of the test."""
+    kinetics_root(tmp_path)
+    put(tmp_path, "train/same_id_two.mp4", "train/--_a_bcdefg_000085_000095.mp4", "train/class000003_000001_000011.mp4")
+    put(tmp_path, "train/class000003_000002_000012.mp4", "val/class000004_000050_000060.mp4")
+    kinetics(tmp_path, "test.csv", [(KINETICS[4], "class000004", 50, 60)])
+    train = sets.load(VideoSet(kind="kinetics400"), tmp_path, "train")
+    assert by_video(train) == {"--_a_bcdefg_000084_000094": (KINETICS.index(TRICKY[0]),)}
+    assert {"same_id_two_000001_000011", "same_id_two_000021_000031", "class000003_000000_000010", "class000004_000000_000010"} <= set(train.missing)
+    put(tmp_path, "a/same_id_two_000001_000011.mp4", "b/same_id_two_000001_000011.mp4")
+    with pytest.raises(UserError, match=r"may be same_id_two_000001_000011: a/same_id_two_000001_000011.mp4 and b/"):
+        sets.load(VideoSet(kind="kinetics400"), tmp_path, "train")
 
 
 def test_kinetics_csv_forms(tmp_path: Path) -> None:
     put(tmp_path, "a/valclip_001_000007_000017.mp4")
     kinetics(tmp_path, "train.csv", [(name, f"c{i}", 0, 1) for i, name in enumerate(KINETICS)], "label,youtube_id,time_start,time_end,is_cc")
     (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations/val.csv").write_text('\ufeffyoutube_id,time_end,time_start,label\nvalclip_001,17.0,7.0,"petting cat"\n', encoding="utf-8")
+    (tmp_path / "train.csv").rename(tmp_path / "annotations/kinetics_train.csv")
+    (tmp_path / "annotations/kinetics_val.csv").write_text('\ufeffyoutube_id,time_end,time_start,label\nvalclip_001,17.0,7.0,"petting cat"\n', encoding="utf-8")
     assert by_video(sets.load(VideoSet(kind="kinetics400"), tmp_path, "val")) == {"valclip_001_000007_000017": (KINETICS.index("petting cat"),)}
     kinetics(tmp_path, "test.csv", [("valclip_001", "7", 17, "test")], "youtube_id,time_start,time_end,split")  # type: ignore[list-item]
     with pytest.raises(UserError, match="no label column"):
