@@ -104,14 +104,27 @@ def test_sports1m(tmp_path: Path) -> None:
         sets.load(VideoSet(kind="sports1m"), root, "test")
     (root / "old/ccc.mp4").unlink()
     (root / "original/test_partition.txt").unlink()
-    (root / "sports1m_test.json").write_text(json.dumps([{"id": "ccc", "label487": [3, 1], "stitle": "x"}]))
+    (root / "sports1m_test.json").write_text("\ufeff" + json.dumps([{"id": "ccc", "label487": [3, 1], "stitle": "x"}]), encoding="utf-8")
     assert by_video(sets.load(VideoSet(kind="sports1m"), root, "test")) == {"ccc": (1, 3)}
+
+
+def test_sports1m_in_gzip_and_its_cross_validation(tmp_path: Path) -> None:
+    root = sports_root(tmp_path)
+    (root / "labels.txt.gz").write_bytes(gzip.compress((root / "labels.txt").read_bytes()))
+    for name in ("labels.txt", "original/test_partition.txt", "original/train_partition.txt.gz"):
+        (root / name).unlink()
+    (root / "cross-validation").mkdir()
+    for fold in (3, 4):
+        for split, video in (("train", "bbb"), ("test", "ccc")):
+            (root / f"cross-validation/sports{fold}_{split}.txt").write_text(f"\ufeffhttps://www.youtube.com/watch?v={video} {fold}\n", encoding="utf-8")
+    found = [sets.load(VideoSet(kind="sports1m"), root, split) for split in ("train", "test")]
+    assert [by_video(split) for split in found] == [{"bbb": (3,)}, {"ccc": (3,)}] and found[0].classes[1] == "скачки"
 
 
 @pytest.mark.parametrize("content", [b"<html>not found</html>", gzip.compress(b"x" * 5000, mtime=0)[:30]], ids=["page", "half"])
 def test_a_list_that_was_not_downloaded_whole_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     (sports_root(tmp_path) / "original/train_partition.txt.gz").write_bytes(content)
-    with pytest.raises(UserError, match=r"train_partition\.txt\.gz cannot be read \(.*\); perhaps it was not downloaded whole"):
+    with pytest.raises(UserError, match=r"train_partition\.txt\.gz cannot be read as UTF-8 text \(.*\); perhaps it was not downloaded whole"):
         sets.load(VideoSet(kind="sports1m"), tmp_path, "train")
 
 
@@ -166,6 +179,9 @@ def test_something_v2_takes_the_template_not_the_label(tmp_path: Path, prefix: s
     assert sets.load(VideoSet(kind="something-v2"), tmp_path, "validation") == split
     (tmp_path / f"{prefix}labels.json").write_text('{"a": "1"}')
     with pytest.raises(UserError, match="are not 0 to 0"):
+        sets.load(VideoSet(kind="something-v2"), tmp_path, "validation")
+    (tmp_path / f"{prefix}labels.json").write_text('{"a": Infinity}')
+    with pytest.raises(UserError, match="no map of names to numbers"):
         sets.load(VideoSet(kind="something-v2"), tmp_path, "validation")
     (tmp_path / f"{prefix}labels.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read as JSON"):

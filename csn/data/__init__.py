@@ -11,8 +11,11 @@ A data set is a function that gives a Split; nothing is skipped silently: what i
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+MOST_DAMAGED = 0.05  # of a split: more that cannot be read is an error before time is wasted, more that is cut short a warning of its own
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,13 @@ class Split:
 
     def told(self, name: str) -> list[str]:
         """What a run says at its start: the counts, and a line for each kind of loss with its first names."""
-        told = [f"{name}: {len(self.samples)} videos of {len(self.classes)} classes, {len(self.missing)} missing, {len(self.unreadable)} damaged"]
+        lost = f"{len(self.missing)} missing, {len(self.unreadable)} damaged, {len(self.cut)} cut short"
+        told = [f"{name}: {len(self.samples)} videos of {len(self.classes)} classes, {lost}"]
+        if len(self.cut) > MOST_DAMAGED * len(self.samples):
+            told.append(f"warning: {name}: {len(self.cut)} of {len(self.samples)} videos are cut short and read as far as they go; was the copy broken off?")
         kinds = {"missing": self.missing, "damaged": self.unreadable, "cut short": self.cut, "listed twice": self.repeated, "class without a video": self.empty}
-        for what, lost in kinds.items():
-            if lost:
-                told.append(f"warning: {name}: {what}: {', '.join(lost[:5])}" + (f" and {len(lost) - 5} more" if len(lost) > 5 else ""))
+        for what, names in kinds.items():
+            if names:
+                shown = [os.fsencode(one).decode(errors="backslashreplace") for one in names[:5]]  # file names are bytes, and not always UTF-8
+                told.append(f"warning: {name}: {what}: {', '.join(shown)}" + (f" and {len(names) - 5} more" if len(names) > 5 else ""))
         return told

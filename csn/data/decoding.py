@@ -76,7 +76,7 @@ def by_decord(path: AnyPath, unique: list[int]) -> Frames | None:
     """Frames by decord, or None where it gives up: PyAV then reads, or says what is wrong with the file."""
     try:
         frames: Frames = decord.VideoReader(os.fspath(path), num_threads=1).get_batch(unique).asnumpy()
-    except (decord.DECORDError, RuntimeError):
+    except (decord.DECORDError, RuntimeError, UnicodeError):  # it takes names in UTF-8 only
         return None
     return frames
 
@@ -100,4 +100,4 @@ def upright(path: AnyPath, frame: av.VideoFrame) -> Frames:
     quarters, rest = divmod(frame.rotation, 90)
     if rest:
         raise VideoError(path, f"it is rotated by {frame.rotation} degrees, not by quarter turns.")
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarters))
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24", threads=1), quarters))

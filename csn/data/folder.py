@@ -27,8 +27,8 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
         if listed.is_file():
             named = root / "classes.txt"
             every = (root / f"{name}.{ending}" for own in NAMES.values() for name in own for ending in ("txt", "csv"))
-            others = {path for path in every if path.is_file()} - {listed}
-            return lists.load(root, listed, files, [line for _, line in lines(named)] if named.is_file() else None, others)
+            beside = {path for path in every if path.is_file()} - {listed}
+            return lists.load(root, listed, files, [line for _, line in lines(named)] if named.is_file() else None, beside)
     base = next((root / name for name in names if (root / name).is_dir()), root)
     others = [root / f"{name}{ending}" for own in NAMES.values() for name in own for ending in ("", ".txt", ".csv")]
     if base == root and (other := next((path for path in others if path.exists()), None)):

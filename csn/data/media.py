@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -72,6 +74,8 @@ class Media:
         return self.root / found[0] if found else None
 
     def _best(self, files: list[str]) -> list[str]:
+        if len(files) == 1 and "flow" not in files[0].lower():  # most of them, quickly
+            return files
         kept = [file for file in files if not any(part.lower().startswith("flow") for part in file.split("/")[:-1])]
         kept = [file for file in kept if self.folder in file.split("/")[:-1]] or kept
         return [file for file in kept if self.ending is not None and file.lower().endswith(self.ending or stem(file).lower())] or kept
@@ -83,15 +87,17 @@ def annotation(root: Path, places: Iterable[str], names: Iterable[str], what: st
     for path in tried:
         if path.is_file():
             return path
-    raise UserError(f"{what} not found: put {' or '.join(dict.fromkeys(p.name for p in tried))} into {root}.")
+    few = list(dict.fromkeys(path.name for path in tried))[:3]
+    raise UserError(f"{what} not found: put {' or '.join(few)} into {root}.")
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, content) of the lines that are not blank, UTF-8, without CR; raises UserError."""
+    """(number from 1, content) of the lines that are not blank, UTF-8, without CR, of a file or of one in gzip; raises UserError."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text ({error}).") from None
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text ({error}); perhaps it was not downloaded whole.") from None
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield number, line.strip()

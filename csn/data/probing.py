@@ -21,7 +21,8 @@ from csn.data.images import holes, pictures
 CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # those that store display times
 CODECS = ("h264", "vp8", "vp9")
 PIXELS = ("yuv420p", "yuvj420p")
-CHUNK = 32  # frames decord is asked for at a time where whole videos are compared
+CHUNK = 32  # frames decord is asked for at a time where whole videos are compared, or fewer:
+CHUNK_BYTES = 1 << 26  # of whole frames; 2 of 3840 x 2160
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
         sums, damage = _reference(path, seconds, wanted, promised)
         frames = len(sums)
         if not reason:  # what FFmpeg 4 inside decord conceals, it conceals in another way
-            reason = "damaged" if damage else _disagreement(path, sums, [i for i, p in enumerate(packets) if p.key])
+            reason = "damaged" if damage else _disagreement(path, sums, [i for i, p in enumerate(packets) if p.key], height * width * 3)
     return VideoPlan(frames, height, width, rate, "pyav" if reason else "decord", reason, damage)
 
 
@@ -167,13 +168,13 @@ def _doubt(
 
 
 def _reference(path: str, seconds: float, wanted: float, promised: int) -> tuple[list[int], str]:
-    """Checksums of all frames of a full decode, and its damage: fewer frames than announced, concealed ones, or a last one shown before
+    """Checksums of all frames of a full decode, and its damage: fewer frames than announced, concealed ones, or a last one gone before
     second `wanted` of the `seconds` that the container announces."""
     sums, concealed, end = [], 0, 0.0
     for frame in decode(path):
         sums.append(crc32(upright(path, frame).data))
         concealed += frame.is_corrupt
-        end = max(end, frame.time or 0.0)
+        end = max(end, (frame.time or 0.0) + float((frame.duration or 0) * (frame.time_base or 0)))  # it may be shown for long
     if not sums:
         raise VideoError(path, "it has no decodable frame.")
     if len(sums) < 0.9 * promised:
@@ -183,19 +184,20 @@ def _reference(path: str, seconds: float, wanted: float, promised: int) -> tuple
     return sums, f"{concealed} of {len(sums)} frames concealed" if concealed else ""
 
 
-def _disagreement(path: str, sums: list[int], keys: list[int]) -> str:
-    """Where decord's frames differ from the reference: all in order, then around every key frame, last first."""
+def _disagreement(path: str, sums: list[int], keys: list[int], size: int) -> str:
+    """Where decord's frames, of `size` bytes, differ from the reference: all in order, then around every key frame, last first."""
     try:
         reader = decord.VideoReader(path, num_threads=1)
         if len(reader) != len(sums):
             return f"decord counts {len(reader)} frames of {len(sums)}"
         around = [i for key in reversed(keys) for i in (key + 1, key, key - 1) if 0 <= i < len(sums)]
-        chunks = [list(range(at, min(at + CHUNK, len(sums)))) for at in range(0, len(sums), CHUNK)]
+        once = max(1, min(CHUNK, CHUNK_BYTES // size))
+        chunks = [list(range(at, min(at + once, len(sums)))) for at in range(0, len(sums), once)]
         for chunk in chunks + [[i] for i in around[: 3 * CHUNK]]:
             for i, frame in zip(chunk, reader.get_batch(chunk).asnumpy(), strict=True):
                 if crc32(frame.data) != sums[i]:
                     return f"decord differs in frame {i}"
-    except (decord.DECORDError, RuntimeError):
+    except (decord.DECORDError, RuntimeError, UnicodeError):
         return "decord cannot read it"
     return ""
 

@@ -41,7 +41,7 @@ def load_v2(root: Path, split: str, files: Sequence[str]) -> Split:
     names = _read(annotation(root, PLACES, ("something-something-v2-labels.json", "labels.json"), f"The class list of {what}"))
     try:
         classes = tuple(sorted(names, key=lambda name: int(names[name])))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"The class list of {what} below {root} is no map of names to numbers.") from None
     if [int(names[name]) for name in classes] != list(range(len(classes))):
         raise UserError(f"The numbers in the class list of {what} below {root} are not 0 to {len(classes) - 1}.")
