@@ -12,8 +12,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
-from csn.data import Split
-from csn.data.loader import MOST_DAMAGED, Reader, normalise, test_videos, too_many
+from csn.data import MOST_DAMAGED, Split
+from csn.data.loader import Reader, normalise, test_videos, too_many
 from csn.metrics import Interval, Labels, auc, bootstrap, log_loss, top_k
 from csn.resnet3d import ResNet3D, fully_convolutional
 from csn.spec import Recipe, UserError

@@ -85,14 +85,21 @@ MEDIUM = Recipe(
     crop=112,  # VMZ tools/train_net.py: default
     resize=(128, 160),  # VMZ tools/train_net.py: default of jitter_scales; 128 in test
     mirror=True,  # VMZ tools/train_net.py
+    mean=(0.43216, 0.394666, 0.37645),  # as PAPER
+    std=(0.22803, 0.22145, 0.216989),  # as PAPER
+    precision="fp32",  # VMZ: none other
     epochs=45,  # as PAPER
     warmup=10,  # as PAPER
     clips_per_epoch=9_536,  # ours: every one of the 9,537 videos about once
     lr=0.04,  # VMZ scripts: 0.01 for every 8 clips
     batch=32,  # ours: of one GPU
     micro_batch=8,  # VMZ scripts: 8 clips a GPU share their batch-norm statistics
+    momentum=0.9,  # VMZ tools/train_net.py: Nesterov
+    weight_decay=1e-4,  # VMZ: on weights and BN gamma
     test_clips=10,  # VMZ tools/test_net*.py
+    test_crops=1,  # as PAPER: centre crop
     test_crop=112,
+    views_per_batch=32,  # ours: the views of three videos
     fps=None,  # the films have 25 or 29.97 frames a second; taken as they are
 )
 

@@ -10,7 +10,7 @@ import pytest
 from made_sets import KINETICS, TEMPLATES, TRICKY, by_video, kinetics, kinetics_root, put, sports_root
 
 from csn.data import sets
-from csn.data.kinetics400 import by_name
+from csn.data.kinetics400 import youtube_of
 from csn.spec import UserError, VideoSet
 
 # Kinetics-400
@@ -44,14 +44,29 @@ def test_kinetics_names_without_times_and_other_splits(tmp_path: Path) -> None:
     put(tmp_path, "val/valclip_001.mp4", "test/--_a_bcdefg_000084_000094.mp4", "train/--_a_bcdefg_000084_000094.mp4")
     assert list(by_video(sets.load(VideoSet(kind="kinetics400"), tmp_path, "val"))) == ["valclip_001_000007_000017"]
     assert sets.load(VideoSet(kind="kinetics400"), tmp_path, "train").samples[0].path.parent.name == "train"
-    assert by_name(["a_b_c_000001_000002.mp4", "-x_1_2.webm"]) == ({("a_b_c", 1, 2): ["a_b_c_000001_000002.mp4"]}, {"-x_1_2": ["-x_1_2.webm"]})
+    assert [youtube_of(name) for name in ("a_b_c_000001_000002", "-x_1_2", "_000001_000002_000003")] == ["a_b_c", "-x_1_2", "_000001"]
+
+
+def test_kinetics_clips_of_other_times(tmp_path: Path) -> None:
+    """Taken where nothing else can be meant; a file is never two samples, nor a training clip one of the test."""
+    kinetics_root(tmp_path)
+    put(tmp_path, "train/same_id_two.mp4", "train/--_a_bcdefg_000085_000095.mp4", "train/class000003_000001_000011.mp4")
+    put(tmp_path, "train/class000003_000002_000012.mp4", "val/class000004_000050_000060.mp4")
+    kinetics(tmp_path, "test.csv", [(KINETICS[4], "class000004", 50, 60)])
+    train = sets.load(VideoSet(kind="kinetics400"), tmp_path, "train")
+    assert by_video(train) == {"--_a_bcdefg_000084_000094": (KINETICS.index(TRICKY[0]),)}
+    assert {"same_id_two_000001_000011", "same_id_two_000021_000031", "class000003_000000_000010", "class000004_000000_000010"} <= set(train.missing)
+    put(tmp_path, "a/same_id_two_000001_000011.mp4", "b/same_id_two_000001_000011.mp4")
+    with pytest.raises(UserError, match=r"may be same_id_two_000001_000011: a/same_id_two_000001_000011.mp4 and b/"):
+        sets.load(VideoSet(kind="kinetics400"), tmp_path, "train")
 
 
 def test_kinetics_csv_forms(tmp_path: Path) -> None:
     put(tmp_path, "a/valclip_001_000007_000017.mp4")
     kinetics(tmp_path, "train.csv", [(name, f"c{i}", 0, 1) for i, name in enumerate(KINETICS)], "label,youtube_id,time_start,time_end,is_cc")
     (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations/val.csv").write_text('\ufeffyoutube_id,time_end,time_start,label\nvalclip_001,17.0,7.0,"petting cat"\n', encoding="utf-8")
+    (tmp_path / "train.csv").rename(tmp_path / "annotations/kinetics_train.csv")
+    (tmp_path / "annotations/kinetics_val.csv").write_text('\ufeffyoutube_id,time_end,time_start,label\nvalclip_001,17.0,7.0,"petting cat"\n', encoding="utf-8")
     assert by_video(sets.load(VideoSet(kind="kinetics400"), tmp_path, "val")) == {"valclip_001_000007_000017": (KINETICS.index("petting cat"),)}
     kinetics(tmp_path, "test.csv", [("valclip_001", "7", 17, "test")], "youtube_id,time_start,time_end,split")  # type: ignore[list-item]
     with pytest.raises(UserError, match="no label column"):
@@ -84,15 +99,32 @@ def test_sports1m(tmp_path: Path) -> None:
     assert by_video(train) == {"-dqivjS_lpI": (168, 169), "bbb": (0,)} and train.missing == ("gone",)
     assert train.classes[:2] == ("fútbol", "скачки") and len(train.classes) == 487
     assert by_video(sets.load(VideoSet(kind="sports1m"), root, "test")) == {"ccc": (486,)}
+    put(root, "old/ccc.mp4", "old/bbb.mp4")
+    with pytest.raises(UserError, match=r"may be ccc: old/ccc.mp4 and videos/ccc.webm, and so for 1 more"):
+        sets.load(VideoSet(kind="sports1m"), root, "test")
+    (root / "old/ccc.mp4").unlink()
     (root / "original/test_partition.txt").unlink()
-    (root / "sports1m_test.json").write_text(json.dumps([{"id": "ccc", "label487": [3, 1], "stitle": "x"}]))
+    (root / "sports1m_test.json").write_text("\ufeff" + json.dumps([{"id": "ccc", "label487": [3, 1], "stitle": "x"}]), encoding="utf-8")
     assert by_video(sets.load(VideoSet(kind="sports1m"), root, "test")) == {"ccc": (1, 3)}
+
+
+def test_sports1m_in_gzip_and_its_cross_validation(tmp_path: Path) -> None:
+    root = sports_root(tmp_path)
+    (root / "labels.txt.gz").write_bytes(gzip.compress((root / "labels.txt").read_bytes()))
+    for name in ("labels.txt", "original/test_partition.txt", "original/train_partition.txt.gz"):
+        (root / name).unlink()
+    (root / "cross-validation").mkdir()
+    for fold in (3, 4):
+        for split, video in (("train", "bbb"), ("test", "ccc")):
+            (root / f"cross-validation/sports{fold}_{split}.txt").write_text(f"\ufeffhttps://www.youtube.com/watch?v={video} {fold}\n", encoding="utf-8")
+    found = [sets.load(VideoSet(kind="sports1m"), root, split) for split in ("train", "test")]
+    assert [by_video(split) for split in found] == [{"bbb": (3,)}, {"ccc": (3,)}] and found[0].classes[1] == "скачки"
 
 
 @pytest.mark.parametrize("content", [b"<html>not found</html>", gzip.compress(b"x" * 5000, mtime=0)[:30]], ids=["page", "half"])
 def test_a_list_that_was_not_downloaded_whole_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     (sports_root(tmp_path) / "original/train_partition.txt.gz").write_bytes(content)
-    with pytest.raises(UserError, match=r"train_partition\.txt\.gz cannot be read \(.*\); perhaps it was not downloaded whole"):
+    with pytest.raises(UserError, match=r"train_partition\.txt\.gz cannot be read as UTF-8 text \(.*\); perhaps it was not downloaded whole"):
         sets.load(VideoSet(kind="sports1m"), tmp_path, "train")
 
 
@@ -119,6 +151,11 @@ def test_something_v1_keeps_the_order_of_the_file(tmp_path: Path) -> None:
     assert split.classes == tuple(TEMPLATES) and split.classes != tuple(sorted(TEMPLATES))
     assert by_video(split) == {"100218": (1,), "7": (2,)} and split.missing == ("9",)
     assert split.samples[1].path == tmp_path / "20bn-something-something-v1/7"
+    put(tmp_path, "flow/7/00001.jpg", "videos/7.mp4", "flow/9/00001.jpg")  # flow, a film made of the pictures
+    assert sets.load(VideoSet(kind="something-v1"), tmp_path, "train") == split
+    put(tmp_path, "20bn-something-something-v1/copy/7/00001.jpg")
+    with pytest.raises(UserError, match=r"may be 7: 20bn-something-something-v1/7 and 20bn-something-something-v1/copy/7; move one of the two away"):
+        sets.load(VideoSet(kind="something-v1"), tmp_path, "train")
     with pytest.raises(UserError, match="'Holding nothing' of video 7"):
         sets.load(VideoSet(kind="something-v1"), tmp_path, "validation")
     (tmp_path / "something-something-v1-train.csv").write_text("100218,Holding something\n")
@@ -138,8 +175,13 @@ def test_something_v2_takes_the_template_not_the_label(tmp_path: Path, prefix: s
     put(tmp_path, "20bn-something-something-v2/78687.webm")
     split = sets.load(VideoSet(kind="something-v2"), tmp_path, "validation")
     assert by_video(split) == {"78687": (0,)} and split.missing == ("1",) and split.classes == tuple(sorted(TEMPLATES))
+    put(tmp_path, "20bn-something-something-v2/78687/000001.jpg", "frames/78687/000001.jpg", "mp4/78687.mp4")
+    assert sets.load(VideoSet(kind="something-v2"), tmp_path, "validation") == split
     (tmp_path / f"{prefix}labels.json").write_text('{"a": "1"}')
     with pytest.raises(UserError, match="are not 0 to 0"):
+        sets.load(VideoSet(kind="something-v2"), tmp_path, "validation")
+    (tmp_path / f"{prefix}labels.json").write_text('{"a": Infinity}')
+    with pytest.raises(UserError, match="no map of names to numbers"):
         sets.load(VideoSet(kind="something-v2"), tmp_path, "validation")
     (tmp_path / f"{prefix}labels.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read as JSON"):

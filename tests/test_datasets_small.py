@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def test_ucf101(tmp_path: Path) -> None:
     assert train.classes == tuple(UCF) and train.classes != tuple(sorted(UCF))
     assert by_video(train) == {"v_HandStandPushups_g08_c01": (UCF.index("HandstandPushups"),), "v_HammerThrow_g08_c01": (UCF.index("HammerThrow"),)}
     assert train.missing == ("Act000/v_gone.avi",)
+    put(root, "rawframes/HammerThrow/v_HammerThrow_g08_c01/img_00001.jpg", "mp4/HammerThrow/v_HammerThrow_g08_c01.mp4", "flow_u/Act000/v_gone.avi")
+    assert sets.load(spec, root, "train") == train
     assert by_video(sets.load(spec, root, "test")) == {"v_Hammering_g01_c01": (UCF.index("Hammering"),)}
     second = sets.load(VideoSet(kind="ucf101", fold=2), root, "test")
     assert by_video(second) == {"v_Act001_g01_c01": (1,)} and second.samples[0].path.is_dir()
@@ -44,6 +47,9 @@ def test_hmdb51(tmp_path: Path) -> None:
     root = hmdb_root(tmp_path)
     train, test = (sets.load(VideoSet(kind="hmdb51"), root, split) for split in ("train", "test"))
     assert train.classes == test.classes == tuple(HMDB)
+    for path in sorted(root.glob("hmdb51_org/*/*")):
+        put(root, str(path.relative_to(root)).replace("hmdb51_org", "hmdb51_sta"))  # the stabilised films
+    assert sets.load(VideoSet(kind="hmdb51"), root, "train") == train
     assert len(train.samples) == 52 and len(test.samples) == 51 and train.missing == ("brush_hair/gone.avi",)
     assert by_video(train)[f"brush_hair/{ODD[:-4]}"] == (0,) and by_video(train)["draw_sword/draw_sword_1"] == (1,)
     assert len(sets.load(VideoSet(kind="hmdb51", fold=2), root, "test").samples) == 51
@@ -71,6 +77,21 @@ def test_dfdc_keeps_fakes_with_their_original(tmp_path: Path, parts: int) -> Non
     assert len(train.missing) + len(val.missing) == 1
     if parts == 12:
         assert {video.split("/")[0] for video in by_video(val)} == {"dfdc_train_part_0", "dfdc_train_part_10"}
+
+
+def test_dfdc_takes_the_list_that_names_originals(tmp_path: Path) -> None:
+    """labels.csv beside metadata.json says less: split by it, real and fake of one source part."""
+    part = tmp_path / "dfdc_train_part_0"
+    dfdc_part(part, 60)
+    alone = [by_video(sets.load(VideoSet(kind="dfdc"), tmp_path, split)) for split in ("train", "val")]
+    rows = json.loads((part / "metadata.json").read_text())
+    (part / "labels.csv").write_text("filename,label\n" + "".join(f"{name},{row['label']}\n" for name, row in rows.items()))
+    assert [by_video(sets.load(VideoSet(kind="dfdc"), tmp_path, split)) for split in ("train", "val")] == alone
+    (part / "metadata.json").unlink()
+    with pytest.raises(UserError, match=r"labels.csv does not say of which video the fake 0fake_0real0.mp4 was made, .* without leaks; add a second part"):
+        sets.load(VideoSet(kind="dfdc"), tmp_path, "train")
+    dfdc_part(tmp_path / "dfdc_train_part_1", 2)
+    assert {video.split("/")[0] for video in by_video(sets.load(VideoSet(kind="dfdc"), tmp_path, "val"))} == {"dfdc_train_part_0"}
 
 
 @pytest.mark.parametrize("parts", [(1, 2, 3), (0, 10), (7, 27)])
@@ -109,6 +130,14 @@ def test_dfdc_test_folder(tmp_path: Path, name: str, content: str) -> None:
     split = sets.load(VideoSet(kind="dfdc"), tmp_path, "test")
     assert by_video(split) == {"test/a.mp4": (1,), "test/b.mp4": (0,)} and split.missing == ("test/c.mp4",)
     with pytest.raises(UserError, match="dfdc_train_part_0"):
+        sets.load(VideoSet(kind="dfdc"), tmp_path, "train")
+
+
+@pytest.mark.parametrize("row", ['"a.mp4": {"label": "FAKE", "original": 3}', '"/etc/a.mp4": {"label": "REAL"}'])
+def test_dfdc_names_that_are_none(tmp_path: Path, row: str) -> None:
+    put(tmp_path, "dfdc_train_part_0/a.mp4")
+    (tmp_path / "dfdc_train_part_0/metadata.json").write_text(f"{{{row}}}")
+    with pytest.raises(UserError, match=r"metadata\.json is no list of DFDC .* does not go with file names"):
         sets.load(VideoSet(kind="dfdc"), tmp_path, "train")
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_sets import by_video, put, ucf_root
-from made_videos import write
+from made_videos import write, write_folder
 
 from csn.data import lists, sets
 from csn.data.__main__ import main
+from csn.data.loader import Reader
 from csn.data.media import listing
 from csn.data.scan import read_index
+from csn.data.video import VideoError, read_frames
 from csn.spec import CLASSES, UserError, VideoSet
 
 # Plain folders and lists
@@ -54,7 +57,7 @@ def test_other_names_of_the_test_videos(tmp_path: Path, name: str) -> None:
 
 
 def test_what_editors_and_systems_leave_is_no_video(tmp_path: Path) -> None:
-    put(tmp_path, "a/1.mp4", "a/._1.mp4", "a/.cache/2.mp4", ".Trash/3.mp4")
+    put(tmp_path, "a/1.mp4", "a/._1.mp4", "a/.cache/2.mp4", ".Trash/3.mp4", "a/thumb_1.jpg", "b/flow_x_1.jpg")
     assert listing(tmp_path) == ["a/1.mp4"]
 
 
@@ -66,12 +69,16 @@ def test_what_editors_and_systems_leave_is_no_video(tmp_path: Path) -> None:
         ("abseiling/0w_1.mp4,3\n", {"abseiling/0w_1.mp4": (3,)}),
         ("some/dir 127 5\nother dir 3/7 90 1\n", {"some/dir": (5,), "other dir 3/7": (1,)}),
         ("some/dir 1 127 5\nother dir 3/7 1 90 1\n", {"some/dir": (5,), "other dir 3/7": (1,)}),
+        ("film.mp4 127 5\ngone.mp4 30 1\n", {"film.mp4": (5,)}),  # a folder of pictures called like its film
+        ("abseiling/0w_1.mp4\t3\nriding a bike/b 2.mp4\t2\n", {"abseiling/0w_1.mp4": (3,), "riding a bike/b 2.mp4": (2,)}),
+        ("org_video, label\nabseiling/0w_1.mp4, 4\n", {"abseiling/0w_1.mp4": (4,)}),
+        ("abseiling/0w_1.mp4 1\nabseiling/0w_1.mp4 1\n", {"abseiling/0w_1.mp4": (1,)}),
         ("org_video,label,start_frm\nabseiling/0w_1.mp4,4,0\n", {"abseiling/0w_1.mp4": (4,)}),
         ("org_video,label\nriding a bike/b 2.mp4,1\n", {"riding a bike/b 2.mp4": (1,)}),
     ],
 )
 def test_lists_of_other_tools(tmp_path: Path, content: str, labels: dict[str, tuple[int, ...]]) -> None:
-    put(tmp_path, "abseiling/0w_1.mp4", "riding a bike/b 2.mp4", "some/dir/00001.jpg", "other dir 3/7/00001.jpg")
+    put(tmp_path, "abseiling/0w_1.mp4", "riding a bike/b 2.mp4", "some/dir/00001.jpg", "other dir 3/7/00001.jpg", "film.mp4/00001.jpg")
     (tmp_path / "train.txt").write_text(content + "", newline="")
     found = by_video(lists.load(tmp_path, tmp_path / "train.txt", listing(tmp_path)))
     assert found == labels
@@ -87,8 +94,13 @@ def test_lists_of_other_tools(tmp_path: Path, content: str, labels: dict[str, tu
         ("", "is empty"),
         ("x,label\na.mp4,1\n", "no column org_video"),
         ("org_video,label\na.mp4,one\n", "line 2"),
-        ("some/dir 30 90 1\n", "begins at picture 30"),
-        ("a.mp4 9\n", "label 9 of 'a.mp4' is not among the 2 classes"),
+        ("org_video,label\n,1\n", "line 2: it names no video"),
+        ("org_video,label,start_frm\na.mp4,1,-4\n", "line 2: .* a first frame below 0"),
+        ("org_video,Label\na.mp4,1\n", "line 2: 'label'"),
+        ("some/dir 5 \u00b2\n", "line 1"),
+        (f"a.mp4 {'9' * 5000}\n", "line 1: not `path label`"),
+        ("a.mp4 0\nb.mp4 1\na.mp4 1\n", "line 3: 'a.mp4' has label 1, in an earlier line 0; remove one of the two"),
+        ("a.mp4 9\n", "line 1: label 9 of 'a.mp4' is not among the 2 classes"),
     ],
 )
 def test_malformed_lists(tmp_path: Path, content: str, message: str) -> None:
@@ -96,6 +108,33 @@ def test_malformed_lists(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "classes.txt").write_text("a\nb\n")
     with pytest.raises(UserError, match=message):
         sets.load(VideoSet(kind="folder", classes=2), tmp_path, "train")
+
+
+def test_clips_of_a_list_are_parts_of_a_film(tmp_path: Path) -> None:
+    """Frames 12 to 16 and 3 on of one folder, 20 on of a film: each a video of its own, read where the list says."""
+    whole = read_frames(write_folder(tmp_path / "dir", 24), range(24))
+    film = write(tmp_path / "film.mp4")
+    (tmp_path / "train.txt").write_text("dir 12 5 0\ndir 3 99 1\ndir 12 5 0\ndir 24 5 0\n")
+    (tmp_path / "test.csv").write_text("org_video,label,start_frm\nfilm.mp4,0,20\n")
+    train, test = (sets.load(VideoSet(kind="folder", classes=2), tmp_path, split) for split in ("train", "test"))
+    assert by_video(train) == {"dir:12+5": (0,), "dir:3+99": (1,), "dir:24+5": (0,)} and train.repeated == ("dir:12+5",)
+    assert "warning: train: listed twice: dir:12+5" in train.told("train")
+    reader = Reader()
+    assert [reader.length(sample) for sample in (*train.samples[:2], *test.samples)] == [5, 21, 4]
+    assert np.array_equal(reader.frames(train.samples[0], np.array([0, 4])), whole[[12, 16]])
+    assert np.array_equal(reader.frames(test.samples[0], np.array([3])), read_frames(film, [23]))
+    with pytest.raises(VideoError, match="it has 24 frames, the list begins after 24"):
+        reader.length(train.samples[2])
+
+
+def test_a_list_without_the_highest_class(tmp_path: Path) -> None:
+    put(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "train.txt").write_text("a.mp4 0\nb.mp4 2\n")
+    (tmp_path / "val.csv").write_text("a.mp4,1\n")
+    assert sets.load(VideoSet(kind="folder", classes=3), tmp_path, "test").classes == ("0", "1", "2")
+    (tmp_path / "val.csv").write_text("a.mp4,999999999\n")  # some other number
+    with pytest.raises(UserError, match=r"label 999999999 of 'a.mp4' is not among the 100000 classes"):
+        sets.load(VideoSet(kind="folder", classes=3), tmp_path, "test")
 
 
 def test_lists_with_absent_files(tmp_path: Path) -> None:

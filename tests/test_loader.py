@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import csn
 from csn import evaluate as evaluation
 from csn.data import Sample, Split, loader
+from csn.data.__main__ import main
 from csn.data.loader import Reader, TrainClips, load, normalise
 from csn.data.media import listing
 from csn.data.scan import read_index, scan
@@ -82,7 +83,7 @@ def test_too_much_damage_is_an_error_before_training(tmp_path: Path) -> None:
     train = load(RECIPE, tmp_path, "train")
     assert train.unreadable == ("train/up/3.mp4",) and train.empty == ("down",)
     told = train.told("train")
-    assert told[0] == "train: 20 videos of 2 classes, 0 missing, 1 damaged"
+    assert told[0] == "train: 20 videos of 2 classes, 0 missing, 1 damaged, 0 cut short"
     assert told[1:] == ["warning: train: damaged: train/up/3.mp4", "warning: train: class without a video: down"]
     for i in range(2):
         put(root, f"train/up/{i}.mp4")
@@ -94,7 +95,7 @@ def test_too_much_damage_is_an_error_before_training(tmp_path: Path) -> None:
         load(RECIPE, tmp_path / "absent", "train")
 
 
-def test_videos_that_end_early_are_named(tmp_path: Path) -> None:
+def test_videos_that_end_early_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "folder"
     for split in ("train", "test"):
         content = write(root / split / "up" / "cut.mkv", 200, g="12").read_bytes()
@@ -102,7 +103,29 @@ def test_videos_that_end_early_are_named(tmp_path: Path) -> None:
     scan(root, listing(root))
     train = load(replace(RECIPE, data=VideoSet(kind="folder", classes=1)), tmp_path, "train")
     assert train.unreadable == () and train.cut == ("train/up/cut.mkv",)
-    assert "warning: train: cut short: train/up/cut.mkv" in train.told("train")
+    assert train.told("train") == [
+        "train: 1 videos of 1 classes, 0 missing, 0 damaged, 1 cut short",
+        "warning: train: 1 of 1 videos are cut short and read as far as they go; was the copy broken off?",
+        "warning: train: cut short: train/up/cut.mkv",
+    ]
+    assert main(["scan", "--dataset", "folder", "--root", str(root), "--workers", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "2 videos, 0 damaged, 2 cut short (listed in" in out and "\n".join(train.told("train")) in out  # the counts of the run
+
+
+def test_videos_without_the_frame_rate_of_the_recipe(tmp_path: Path) -> None:
+    """They are not damaged: the recipe does not fit them. A few among many count as damaged ones, which is said."""
+    root = tmp_path / "folder"
+    for split, films in (("train", 1), ("test", 20)):
+        for i in range(films):
+            write(root / split / "up" / f"{i:02d}.mp4", 2, (40, 40), preset="ultrafast")
+        write_folder(root / split / "up" / "pictures", frames=2)
+    scan(root, listing(root))
+    recipe = replace(RECIPE, data=VideoSet(kind="folder", classes=1), fps=30.0)
+    with pytest.raises(UserError, match=r"`fps` \(=30\) .* 1 of 2 videos of folder train lack \(train/up/pictures\); give the recipe `fps=None`"):
+        load(recipe, tmp_path, "train")
+    assert load(recipe, tmp_path, "test").unreadable == ("test/up/pictures",)
+    assert load(replace(recipe, fps=None), tmp_path, "train").unreadable == ()
 
 
 def test_clip_by_clip_gives_the_views_of_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +179,7 @@ def test_the_index_of_a_shared_set_lies_beside_a_link_to_it(tmp_path: Path) -> N
 
 def test_long_lists_of_losses_are_told_short() -> None:
     split = Split((Sample(Path("a"), (0,), "a"),), ("x",), tuple(map(str, range(9))))
-    assert split.told("test") == ["test: 1 videos of 1 classes, 9 missing, 0 damaged", "warning: test: missing: 0, 1, 2, 3, 4 and 4 more"]
+    assert split.told("test") == ["test: 1 videos of 1 classes, 9 missing, 0 damaged, 0 cut short", "warning: test: missing: 0, 1, 2, 3, 4 and 4 more"]
 
 
 def test_every_video_is_seen_at_the_frame_rate_of_the_recipe(tmp_path: Path) -> None:

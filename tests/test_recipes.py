@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from conftest import run
 
+from csn import recipes
 from csn.cluster import SUSTAINED, gpu_seconds
 from csn.provenance import REPOSITORY
 from csn.recipes import DFDC, HMDB51_FT, MEDIUM, PAPER, PAPER_32, PAPER_32_FT, SCALES, SEEDS, SOMETHING_V1, SPORTS1M, UCF101_FT, VIDEOS
@@ -50,6 +51,27 @@ def test_every_field_that_a_recipe_sets_says_where_it_comes_from() -> None:
             for keyword in node.value.keywords:
                 if keyword.arg not in ("scale", "data", "test_crop"):
                     assert "#" in lines[keyword.value.end_lineno - 1], f"{node.targets[0].id}.{keyword.arg}"  # type: ignore[attr-defined, operator]
+
+
+SWITCHES = {"test_dense", "pretrained", "freeze_bn", "zero_gamma", "compile"}  # off unless a recipe turns them on
+
+
+def test_a_public_recipe_leaves_no_field_to_a_default() -> None:
+    """Each is written out in full, or built on one that is."""
+    calls = {
+        node.targets[0].id: node.value  # type: ignore[attr-defined]
+        for node in ast.parse((REPOSITORY / "csn/recipes.py").read_text()).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+    }
+
+    def named(name: str) -> set[str | None]:
+        base = {argument.id for argument in calls[name].args if isinstance(argument, ast.Name)}
+        return {keyword.arg for keyword in calls[name].keywords}.union(*(named(one) for one in base))
+
+    public = [name for name in calls if getattr(recipes, name) in PUBLIC]
+    assert len(public) == len(PUBLIC) == 9
+    needed = {field.name for field in fields(Recipe)} - SWITCHES
+    assert {name: needed - named(name) for name in public} == {name: set() for name in public}
 
 
 def test_gpu_hours_by_hand() -> None:

@@ -8,17 +8,21 @@ import os
 import signal
 from dataclasses import asdict
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import av
+import decord
 import numpy as np
 import pytest
-from made_videos import X264, write, write_folder
+from made_videos import X264, picture_file, write, write_folder
 
+from csn.data import probing
 from csn.data.media import listing, stem
 from csn.data.scan import _examine as examine
 from csn.data.scan import index_file, read_index, scan
 from csn.data.video import VideoError, VideoPlan, decode, probe, read_frames
+from csn.data.workers import Pool, Worker
 from csn.spec import UserError
 
 
@@ -117,6 +121,76 @@ def test_what_took_too_long_is_checked_again(root: Path) -> None:
     assert not scan(root, ["a/safe.mp4"]).damaged
 
 
+def test_a_file_replaced_by_one_of_equal_size(tmp_path: Path) -> None:
+    """Its time gives it away; a copy with another time is known by its bytes, one with the time in whole seconds by that alone."""
+    path = write(tmp_path / "a.mp4", bf="0")
+    index = scan(tmp_path, ["a.mp4"])
+    content, entry = path.read_bytes(), index.entries["a.mp4"]
+    os.utime(path, ns=(0, 0))
+    assert index.plan(path) == entry.plan  # the same bytes
+    path.write_bytes(content[:-1] + b"\0")
+    with pytest.raises(VideoError, match="it has changed since the scan"):
+        index.plan(path)
+    for kept in (entry.mtime_ns, entry.mtime_ns // 10**9 * 10**9):
+        os.utime(path, ns=(kept, kept))
+        assert index.plan(path) == entry.plan  # not even opened
+
+
+def dies_after(name: str, path: str) -> VideoPlan:
+    """A check after which the process dies, with its answer sent: as when a decoder frees what it holds."""
+    if path.endswith(name):
+        send = Connection.send
+
+        def last(pipe: Connection, answer: object) -> None:
+            send(pipe, answer)
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+        Connection.send = last  # type: ignore[method-assign]
+    return probe(path)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_crash_after_an_answer_costs_no_other_file(tmp_path: Path, workers: int) -> None:
+    for i in range(5):
+        write(tmp_path / f"{i}.mp4", 3)
+    for name in ("1.mp4", ".mp4"):
+        index_file(tmp_path).unlink(missing_ok=True)
+        index = scan(tmp_path, listing(tmp_path), check=partial(dies_after, name), workers=workers)
+        assert len(index.entries) == 5 and not index.damaged
+
+
+def test_a_large_file_has_more_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {}
+
+    class Noting(Pool):
+        def hand(self, worker: Worker, path: str) -> Worker:
+            limits[path] = self.limit(path)
+            return super().hand(worker, path)
+
+    monkeypatch.setattr("csn.data.scan.Pool", Noting)
+    with (root / "a/page.mp4").open("ab") as out:
+        out.truncate(20_000_000)
+    scan(root, ["a/page.mp4", "7"], seconds=60)
+    assert limits["a/page.mp4"] == 160 and 60 < limits["7"] < 61
+    for seconds in (0, -1):
+        with pytest.raises(UserError, match=rf"`seconds` \(={seconds}\) must be above 0"):
+            scan(root, [], seconds=seconds)
+
+
+def test_few_large_frames_are_compared_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Noting(decord.VideoReader):
+        def get_batch(self, indices: list[int]) -> object:
+            asked.append(len(indices))
+            return super().get_batch(indices)
+
+    monkeypatch.setattr(probing.decord, "VideoReader", Noting)
+    monkeypatch.setattr(probing, "CHUNK_BYTES", 5 * 64 * 96 * 3 + 1)
+    assert probe(write(tmp_path / "a.mp4", bf="0")).reader == "decord"
+    assert asked[:5] == [5, 5, 5, 5, 4]
+
+
 def test_a_hanging_decoder_is_killed(root: Path) -> None:
     os.mkfifo(root / "a/hang.mp4")  # opening it waits for a writer for ever
     index = scan(root, listing(root), workers=1, seconds=2.0)
@@ -170,6 +244,7 @@ def test_an_index_of_240000_videos_loads(tmp_path: Path) -> None:
     assert len(index.entries) == 240_000 and not index.damaged
     (tmp_path / "train").mkdir()
     (tmp_path / "train/239999.mp4").write_bytes(b"x")
+    os.utime(tmp_path / "train/239999.mp4", ns=(2, 2))
     assert index.plan(tmp_path / "train/239999.mp4").frames == 300
 
 
@@ -191,6 +266,19 @@ def test_folders_of_pictures(tmp_path: Path, first: int, digits: int) -> None:
     levels = read_frames(folder, range(12))[:, :10].mean((1, 2, 3))
     assert np.abs(levels - [i * 37 % 256 for i in range(12)]).max() < 8  # in the order of the numbers: 2 before 10
     assert np.array_equal(read_frames(folder, [11, 0, 11])[1], read_frames(folder, [0])[0])
+
+
+def test_a_folder_that_changes_after_the_scan(tmp_path: Path) -> None:
+    """A picture less would shift all that follow; one written anew in its place leaves the folder's own time as it was."""
+    folder = write_folder(tmp_path / "v", frames=12)
+    plan, whole = scan(tmp_path, ["v"]).plan(folder), (folder / "00003.jpg").read_bytes()
+    (folder / "00003.jpg").unlink()
+    with pytest.raises(VideoError, match="it holds 11 pictures, 12 were expected; run the scan again"):
+        read_frames(folder, [5], plan)
+    (folder / "00003.jpg").write_bytes(whole)
+    assert read_frames(folder, [5], plan).shape == (1, 40, 60, 3)
+    (folder / "00003.jpg").write_bytes(b"no picture")
+    assert "cannot identify image file" in scan(tmp_path, ["v"]).damaged["v"]
 
 
 def test_damaged_folders_of_pictures(tmp_path: Path) -> None:
@@ -231,6 +319,11 @@ def test_of_several_series_of_pictures_the_one_of_pictures_is_read(tmp_path: Pat
             path.unlink()
     for path in folder.glob("*img_*"):
         path.unlink()
-    with pytest.raises(VideoError, match=r"it holds several series of pictures \(flow_x_, flow_y_\)"):
+    with pytest.raises(VideoError, match="the folder holds no numbered pictures"):  # flow is no video
+        read_frames(folder, [0])
+    assert not listing(tmp_path)
+    for name in ("left_1.jpg", "right_1.jpg"):
+        picture_file(folder / name, 0)
+    with pytest.raises(VideoError, match=r"it holds several series of pictures \(left_, right_\)"):
         read_frames(folder, [0])
     assert "several series" in scan(tmp_path, ["a"]).damaged["a"]

@@ -12,14 +12,18 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from made_videos import X264, read_at_random, reference, write
+from made_videos import X264, picture, read_at_random, reference, write
+from PIL import Image
 
+from csn.data import Split
 from csn.data.video import VideoError, probe, read_frames
 from csn.spec import UserError
 
 
-def test_rotation_is_applied(tmp_path: Path) -> None:
-    plain, turned = write(tmp_path / "plain.mp4", bf="0"), tmp_path / "turned.mp4"
+@pytest.mark.parametrize(("size", "ending"), [((64, 96), ".mp4"), ((64, 96), ".mkv"), ((64, 64), ".mkv")])
+def test_rotation_is_applied(tmp_path: Path, size: tuple[int, int], ending: str) -> None:
+    """Also by a quick look: decord turns what is in an mp4 file only, and square frames would hide it."""
+    plain, turned = write(tmp_path / "plain.mp4", size=size, bf="0"), tmp_path / f"turned{ending}"
     with av.open(str(plain)) as source, av.open(str(turned), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         stream.set_display_rotation(90)
@@ -27,7 +31,8 @@ def test_rotation_is_applied(tmp_path: Path) -> None:
             if packet.size:
                 packet.stream = stream
                 out.mux(packet)
-    assert (probe(turned).height, probe(turned).width) == (96, 64)
+    assert (probe(turned).height, probe(turned).width) == size[::-1]
+    assert probe(turned, quick=True) == probe(turned) and (probe(turned).reader == "decord") == (ending == ".mp4")
     expected = np.rot90(read_frames(plain, [0, 5]), 1, (1, 2))
     got = read_frames(turned, [0, 5])
     assert np.array_equal(got, expected) or np.array_equal(got, np.rot90(expected, 2, (1, 2)))
@@ -60,6 +65,16 @@ def test_a_size_that_changes_is_refused(tmp_path: Path) -> None:
     for indices in ([2, 40], [40]):
         with pytest.raises(VideoError, match="frame"):
             read_frames(path, indices)
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    """decord cannot open it, PyAV can; and it can be told where only UTF-8 can be printed."""
+    path = write(tmp_path / "plain.mp4", bf="0").rename(tmp_path / os.fsdecode(b"caf\xe9.mp4"))
+    assert probe(path).reader == "pyav"
+    for plan in (probe(path), probe(path, quick=True)):
+        assert np.array_equal(read_frames(path, [5], plan), reference(path)[[5]])
+    told = Split((), (), (path.name,)).told("train")
+    assert told[1] == r"warning: train: missing: caf\xe9.mp4" and all(line.encode() for line in told)
 
 
 @pytest.mark.parametrize("name", ["#20 & [x];(y)!.mp4", "a:b.mp4", "-dash %03d.mp4", "плач é.mp4", "no_ending"])
@@ -183,6 +198,25 @@ def test_a_short_film_that_ends_early_is_named(frames: int, ending: str, codec: 
     path.write_bytes(content[: len(content) * 3 // 4])
     plan = probe(path)
     assert plan.damage.startswith("ends early") and 0 < plan.frames < frames and plan.reader == "pyav"
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".gif"])
+def test_a_last_frame_that_is_shown_long_is_no_early_end(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{ending}"
+    if ending == ".gif":
+        shown = [Image.fromarray(picture(i, 64, 96)) for i in range(10)]
+        shown[0].save(path, save_all=True, append_images=shown[1:], duration=[40] * 9 + [3000])
+    else:
+        with av.open(str(write(tmp_path / "plain.mp4", 10, bf="0"))) as source, av.open(str(path), "w") as out:
+            stream = out.add_stream_from_template(source.streams.video[0])
+            packets = [packet for packet in source.demux(video=0) if packet.size]
+            packets[-1].duration = int(3 / packets[-1].time_base)
+            for packet in packets:
+                packet.stream = stream
+                out.mux(packet)
+    with av.open(str(path)) as container:
+        assert container.duration > 3e6
+    assert probe(path).damage == "" and probe(path).frames == 10
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".mkv"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -21,7 +22,7 @@ import csn
 from csn.data import Sample, Split, loader, watched
 from csn.data.loader import Batch, Reader, train_batches
 from csn.data.media import listing
-from csn.data.video import VideoError
+from csn.data.video import VideoError, decode
 from csn.data.watched import Sent, Watch
 from csn.evaluate import evaluate
 from csn.recipes import SMOKE
@@ -95,6 +96,30 @@ def test_training_goes_on_as_with_a_damaged_video(split: Split, strike: Callable
     what = "ended the process" if strike is crash else "took longer than 1 seconds"
     assert reader.given_up == {BAD: f"reading it {what}, 2 times."}
     assert f"warning: {BAD} counts as damaged: reading it {what}, 2 times." in capfd.readouterr().err
+
+
+class Collecting(Reader):
+    """A Reader in whose process Python tidies up."""
+
+    def frames(self, sample: Sample, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        gc.collect()
+        return super().frames(sample, indices)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_a_decoder_left_before_does_not_stop_a_loader_process(split: Split) -> None:
+    """A frame in a cycle, with the conversion's threads: freed in a fork it would wait for them for ever."""
+    expected, reader = batches(split, Reader(), 1), Collecting()
+    gc.disable()  # but for what the reader does, with a video in hand
+    frame = next(decode(write(split.samples[0].path.parent.parent / "large.mp4", 1, (720, 1280), preset="ultrafast")))
+    cycle: list[Any] = [frame]
+    frame.to_ndarray(format="rgb24", threads=4)
+    cycle.append(cycle)
+    del cycle, frame
+    try:
+        assert same(batches(split, reader, 1), expected) and not reader.given_up
+    finally:
+        gc.enable()
 
 
 @pytest.mark.usefixtures("hasty")

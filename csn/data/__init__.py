@@ -11,18 +11,24 @@ A data set is a function that gives a Split; nothing is skipped silently: what i
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+MOST_DAMAGED = 0.05  # of a split: more that cannot be read is an error before time is wasted, more that is cut short a warning of its own
 
 
 @dataclass(frozen=True)
 class Sample:
     """One labelled video. path: of the file, or of a folder of numbered frames. labels: class indices, one or more.
-    video: its id, unique in the split."""
+    video: its id, unique in the split. first, count: the frames of the file that are the video: `count` (None: all) after the first
+    `first`."""
 
     path: Path
     labels: tuple[int, ...]
     video: str
+    first: int = 0
+    count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,8 @@ class Split:
     """The videos of one split, in a fixed order, with the class names in official order.
 
     missing: videos that the annotation names and the disk lacks. fingerprint: digest of what was found. unreadable: those of
-    the samples that a scan found damaged. cut: those that end early or conceal damage, and are read as far as they go.
+    the samples that a scan found damaged. cut: those that end early or conceal damage, and are read as far as they go. repeated:
+    videos that a list names more than once, and that count once.
     """
 
     samples: tuple[Sample, ...]
@@ -39,6 +46,7 @@ class Split:
     fingerprint: str = ""
     unreadable: tuple[str, ...] = field(default=(), repr=False)
     cut: tuple[str, ...] = field(default=(), repr=False)
+    repeated: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def empty(self) -> tuple[str, ...]:
@@ -48,8 +56,13 @@ class Split:
 
     def told(self, name: str) -> list[str]:
         """What a run says at its start: the counts, and a line for each kind of loss with its first names."""
-        told = [f"{name}: {len(self.samples)} videos of {len(self.classes)} classes, {len(self.missing)} missing, {len(self.unreadable)} damaged"]
-        for what, lost in (("missing", self.missing), ("damaged", self.unreadable), ("cut short", self.cut), ("class without a video", self.empty)):
-            if lost:
-                told.append(f"warning: {name}: {what}: {', '.join(lost[:5])}" + (f" and {len(lost) - 5} more" if len(lost) > 5 else ""))
+        lost = f"{len(self.missing)} missing, {len(self.unreadable)} damaged, {len(self.cut)} cut short"
+        told = [f"{name}: {len(self.samples)} videos of {len(self.classes)} classes, {lost}"]
+        if len(self.cut) > MOST_DAMAGED * len(self.samples):
+            told.append(f"warning: {name}: {len(self.cut)} of {len(self.samples)} videos are cut short and read as far as they go; was the copy broken off?")
+        kinds = {"missing": self.missing, "damaged": self.unreadable, "cut short": self.cut, "listed twice": self.repeated, "class without a video": self.empty}
+        for what, names in kinds.items():
+            if names:
+                shown = [os.fsencode(one).decode(errors="backslashreplace") for one in names[:5]]  # file names are bytes, and not always UTF-8
+                told.append(f"warning: {name}: {what}: {', '.join(shown)}" + (f" and {len(names) - 5} more" if len(names) > 5 else ""))
         return told

@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--root", required=True, type=Path, help="the folder that holds its videos and annotation files")
     command.add_argument("--index", type=Path, help="index file (default: csn_index.jsonl in the root; ROOT.csn_index.jsonl beside it is found too)")
     command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    command.add_argument("--seconds", type=float, default=60.0, help="time limit for one video (default: 60)")
+    command.add_argument("--seconds", type=float, default=60.0, help="time limit for one video (default: 60), and 5 more for every MB of it")
     command.add_argument("--quick", action="store_true", help="list the packets of H.264 files only; finds no damage inside")
     command.add_argument("--fold", type=int, default=1, help="of ucf101 and hmdb51, for the counts printed at the end")
     return top
@@ -54,7 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
         damage = file.with_suffix(".damaged.txt")
         damage.write_text("".join(f"{path}\t{reason}\n" for path, reason in index.damaged.items()), encoding="utf-8", errors="surrogateescape")
         fast = sum(entry.plan is not None and entry.plan.reader == "decord" for entry in index.entries.values())
-        console.print(f"{len(index.entries)} videos, {len(index.damaged)} damaged (listed in {damage}), {fast} read by decord")
+        lost = sum(bool(entry.error) for entry in index.entries.values())
+        console.print(f"{len(index.entries)} videos, {lost} damaged, {len(index.damaged) - lost} cut short (listed in {damage}), {fast} read by decord")
         readable = 0
         for split in sets.SPLITS[args.dataset]:
             try:
@@ -63,9 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
                 console.print(f"{split}: {error}", highlight=False, markup=False)
                 continue
             readable += 1
-            console.print(f"{split}: {len(found.samples)} videos of {len(found.classes)} classes, {len(found.missing)} missing")
-            for name in found.missing[:5]:
-                console.print(f"  missing: {name}", highlight=False, markup=False)
+            console.print("\n".join(index.marked(found).told(split)), highlight=False, markup=False)
     except UserError as error:
         console.print(str(error), highlight=False, markup=False)
         return 2

@@ -76,19 +76,20 @@ def by_decord(path: AnyPath, unique: list[int]) -> Frames | None:
     """Frames by decord, or None where it gives up: PyAV then reads, or says what is wrong with the file."""
     try:
         frames: Frames = decord.VideoReader(os.fspath(path), num_threads=1).get_batch(unique).asnumpy()
-    except (decord.DECORDError, RuntimeError):
+    except (decord.DECORDError, RuntimeError, UnicodeError):  # it takes names in UTF-8 only
         return None
     return frames
 
 
-def by_pictures(path: AnyPath, unique: Sequence[int]) -> Frames:
+def by_pictures(path: AnyPath, unique: Sequence[int], expected: int) -> Frames:
+    """Pictures by their position in a folder of `expected` ones: one more or less, and the others are no longer where they were."""
     try:
         names = pictures(path)
-        frames = [read_picture(names[i]) for i in unique if i < len(names)]
+        if len(names) != expected:
+            raise VideoError(path, f"it holds {len(names)} pictures, {expected} were expected; run the scan again.")
+        frames = [read_picture(names[i]) for i in unique]
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged pictures
         raise VideoError(path, f"{error}.") from None
-    if len(frames) < len(unique):
-        raise VideoError(path, f"frame {unique[-1]} was asked for, it has {len(names)} pictures.")
     if len({frame.shape for frame in frames}) > 1:
         raise VideoError(path, "its pictures differ in size.")
     return np.stack(frames)
@@ -99,4 +100,4 @@ def upright(path: AnyPath, frame: av.VideoFrame) -> Frames:
     quarters, rest = divmod(frame.rotation, 90)
     if rest:
         raise VideoError(path, f"it is rotated by {frame.rotation} degrees, not by quarter turns.")
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarters))
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24", threads=1), quarters))

@@ -2,9 +2,9 @@
 
 Training parts come without a validation split. Split "train" and "val" part them here, a real video and every fake made
 from it always on one side: where there are several parts, every tenth part (0, 10, ...; every tenth of those there, where their
-numbers do not part them) is "val"; in a single part, the tenth of the real videos whose names hash lowest modulo 10 is, with
-their fakes. "test" is a folder of its own with labels (test, validation or private). The score of a video is the probability of
-FAKE.
+numbers do not part them) is "val"; in a single part, the tenth of the real videos whose names hash to 0 modulo 10 are, with
+their fakes, so every fake there has to name its original. "test" is a folder of its own with labels (test, validation or
+private). The score of a video is the probability of FAKE.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from csn.data.media import fingerprint, one_of
 from csn.spec import UserError
 
 CLASSES = ("REAL", "FAKE")
-LISTS = ("metadata.json", "small_metadata.json", "labels.csv")
+LISTS = ("metadata.json", "small_metadata.json", "labels.csv")  # where a folder has several, the first: labels.csv names no originals
 HELD_OUT = ("test", "validation", "private")  # first letters of the names of folders that are no training part
 NUMBER = re.compile(r"(\d+)$")
 Row = tuple[str, int, str]  # file name, label, original ("" for a real video)
@@ -31,8 +31,7 @@ Row = tuple[str, int, str]  # file name, label, original ("" for a real video)
 def load(root: Path, split: str, files: Sequence[str]) -> Split:
     """Split "train", "val" or "test". Raises UserError where a list is absent or damaged."""
     one_of(split, "train", "val", "test")
-    found = sorted(path for name in LISTS for path in (*root.glob(name), *root.glob(f"*/{name}"), *root.glob(f"*/*/{name}")))
-    lists = {path.parent: path for path in reversed(found)}  # one list a folder
+    lists = {path.parent: path for name in reversed(LISTS) for depth in ("", "*/", "*/*/") for path in root.glob(f"{depth}{name}")}  # one a folder
     parts = {folder: path for folder, path in lists.items() if (folder != root and folder.name.startswith(HELD_OUT)) == (split == "test")}
     if not parts:
         where = "a folder test or validation" if split == "test" else "the parts dfdc_train_part_0 ..."
@@ -46,6 +45,11 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
     for folder, number in zip(order, groups, strict=True):
         for name, label, original in read_list(parts[folder]):
             if split != "test":
+                if label and not original and len(parts) == 1:
+                    raise UserError(
+                        f"{parts[folder]} does not say of which video the fake {name} was made, so its only part cannot be split into train and"
+                        " val without leaks; add a second part, or a metadata.json with `original`."
+                    )
                 if at.setdefault(name, folder) != folder:
                     raise UserError(f"{name} lies in {at[name]} and in {folder}, which would train and test on one video; move one of the two away.")
                 group = number if len(parts) > 1 else crc32((original or name).encode())
@@ -71,6 +75,9 @@ def read_list(path: Path) -> list[Row]:
     try:
         if path.suffix == ".json":
             content: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8-sig"))
+            for name, row in content.items():
+                if Path(name).is_absolute() or not isinstance(row.get("original"), str | None):
+                    raise ValueError(f"{name!r}: {row} does not go with file names below the folder")
             return [
                 (name, label_of(row["label"] if "label" in row else row["is_fake"]), row.get("original") or "")
                 for name, row in content.items()

@@ -1,7 +1,7 @@
 """A plain set: root/<class>/<video>, root/<split>/<class>/<video>, or a list root/<split>.txt or .csv (csn.data.lists).
 
-Classes: the lines of root/classes.txt if there is one, else the sorted folder names. A class without videos keeps its
-number. Videos to test on may be called val or validation too.
+Classes: the lines of root/classes.txt if there is one, else the sorted folder names, or the numbers in the lists of all splits. A
+class without videos keeps its number. Videos to test on may be called val or validation too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
     for listed in (root / f"{name}.{ending}" for name in names for ending in ("txt", "csv")):
         if listed.is_file():
             named = root / "classes.txt"
-            return lists.load(root, listed, files, [line for _, line in lines(named)] if named.is_file() else None)
+            every = (root / f"{name}.{ending}" for own in NAMES.values() for name in own for ending in ("txt", "csv"))
+            beside = {path for path in every if path.is_file()} - {listed}
+            return lists.load(root, listed, files, [line for _, line in lines(named)] if named.is_file() else None, beside)
     base = next((root / name for name in names if (root / name).is_dir()), root)
     others = [root / f"{name}{ending}" for own in NAMES.values() for name in own for ending in ("", ".txt", ".csv")]
     if base == root and (other := next((path for path in others if path.exists()), None)):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csn.data import Sample, Split
-from csn.data.media import fingerprint, lines, one_of
+from csn.data.media import Media, fingerprint, lines, one_of
 from csn.data.ucf101 import key
 from csn.spec import UserError
 
@@ -22,7 +22,7 @@ def load(root: Path, split: str, files: Sequence[str], fold: int = 1) -> Split:
     if not lists:
         raise UserError(f"The lists of HMDB51 not found: put the folder {PLACES[1]} (<class>{ending}) into {root}.")
     classes = tuple(path.name.removesuffix(ending) for path in lists)
-    at = {key(file): file for file in files}
+    media = Media(root, files, key, "hmdb51_org", ".avi")
     samples, missing = [], []
     for label, path in enumerate(lists):
         for line, text in lines(path):
@@ -32,8 +32,8 @@ def load(root: Path, split: str, files: Sequence[str], fold: int = 1) -> Split:
             if flag != FLAGS[split]:
                 continue
             video = f"{classes[label]}/{name.strip()}"
-            if key(video) in at:
-                samples.append(Sample(root / at[key(video)], (label,), key(video)))
+            if (file := media.find(key(video))) is not None:
+                samples.append(Sample(file, (label,), key(video)))
             else:
                 missing.append(video)
     return Split(tuple(samples), classes, tuple(missing), fingerprint(samples, classes))

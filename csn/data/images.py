@@ -1,6 +1,7 @@
 """A folder of numbered pictures read as a video: frame i is the i-th file in the order of the numbers.
 
-Other tools put optical flow beside the pictures (flow_x_00001.jpg): of several series of names the one of pictures is read.
+Other tools put optical flow beside the pictures (flow_x_00001.jpg), which is left out: of several series of names the one of
+pictures is read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 PICTURES = (".jpg", ".jpeg", ".png")
+FLOW = "flow_"  # what optical flow saved as pictures is called
 NUMBER = re.compile(r"(\d+)\.\w+$")
 SERIES = ("", "img_", "image_", "frame_", "frame", "img", "image")  # what stands before the number, most likely first
 
@@ -28,7 +30,7 @@ def pictures(folder: str | os.PathLike[str]) -> list[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             number = NUMBER.search(entry.name)
-            if number and entry.name.lower().endswith(PICTURES) and not entry.name.startswith("."):
+            if number and entry.name.lower().endswith(PICTURES) and not entry.name.lower().startswith((".", FLOW)):
                 series.setdefault(entry.name[: number.start()].lower(), []).append((int(number[1]), entry.path))
     if not series:
         return []

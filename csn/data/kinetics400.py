@@ -1,23 +1,28 @@
 """Kinetics-400: train.csv, val.csv or validate.csv, test.csv, and clips in any of the layouts people have.
 
 Classes: the sorted names of the csv files, which is the official order (400). Clips are found by name, wherever they lie
-below root: <id>_<start>_<end>.mp4 or <id>.mp4, flat or in class folders of any spelling; the csv gives the label.
+below root: <id>_<start>_<end>.mp4 or <id>.mp4, flat or in class folders of any spelling; the csv gives the label. A clip without
+times, or of others than the csv's, is taken where its id has one row and one clip only; else nobody knows, and the row is missing.
 """
 
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from csn.data import Sample, Split
-from csn.data.media import annotation, fingerprint, one_of, stem
+from csn.data.media import Media, annotation, fingerprint, one_of, stem
 from csn.spec import UserError
 
 PLACES = (".", "annotations", "kinetics400", "kinetics_400_annotations", "k400/annotations")
-FILES = {"train": ("train.csv",), "val": ("val.csv", "validate.csv", "validation.csv"), "test": ("test.csv",)}
+FILES = {  # as DeepMind, CVDF and mmaction2 call them
+    "train": ("train.csv", "kinetics_train.csv"),
+    "val": ("val.csv", "validate.csv", "validation.csv", "kinetics_val.csv"),
+    "test": ("test.csv", "kinetics_test.csv"),
+}
 Clip = tuple[str, int, int]  # id, start, end in seconds
 
 
@@ -28,37 +33,36 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
     names = {label for label in rows.values() if label}
     if not names:
         raise UserError(f"{split}.csv of {root} has no label column; this split cannot be scored.")
+    clips = set(rows)
     for other in FILES:
         try:
-            names |= set(read_rows(annotation(root, PLACES, FILES[other], other)).values()) - {""}
+            theirs = read_rows(annotation(root, PLACES, FILES[other], other))
+            names |= set(theirs.values()) - {""}
+            clips |= set(theirs)
         except UserError:  # another split's file may be absent
             continue
     classes = tuple(sorted(names))
     number = {name: i for i, name in enumerate(classes)}
-    timed, bare = by_name(files)
+    media, times = Media(root, files, stem, split, ".mp4"), Counter(youtube for youtube, _, _ in clips)
+    of: dict[str, list[str]] = defaultdict(list)
+    for name in media.at:
+        of[youtube_of(name)].append(name)
     samples, missing = [], []
     for (youtube, start, end), label in rows.items():
-        found = timed.get((youtube, start, end)) or bare.get(youtube)
         video = f"{youtube}_{start:06d}_{end:06d}"
-        if found and label:
-            folder = next((path for path in found if path.split("/")[0].startswith(split)), found[0])
-            samples.append(Sample(root / folder, (number[label],), video))
+        only = video not in media.at and times[youtube] == 1 and len(of.get(youtube, ())) == 1
+        file = media.find(of[youtube][0] if only else video)
+        if file and label:
+            samples.append(Sample(file, (number[label],), video))
         else:
             missing.append(video)
     return Split(tuple(samples), classes, tuple(missing), fingerprint(samples, classes))
 
 
-def by_name(files: Sequence[str]) -> tuple[dict[Clip, list[str]], dict[str, list[str]]]:
-    """Files by (id, start, end) and, where the name holds no times, by id. Ids may hold and begin with "_" and "-"."""
-    timed: dict[Clip, list[str]] = defaultdict(list)
-    bare: dict[str, list[str]] = defaultdict(list)
-    for path in files:
-        parts = stem(path).rsplit("_", 2)
-        if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit() and len(parts[1]) == len(parts[2]) == 6:
-            timed[parts[0], int(parts[1]), int(parts[2])].append(path)
-        else:
-            bare[stem(path)].append(path)
-    return timed, bare
+def youtube_of(name: str) -> str:
+    """The id in the name of a clip, with times (six digits each) or without. Ids may hold and begin with "_" and "-"."""
+    parts = name.rsplit("_", 2)
+    return parts[0] if len(parts) == 3 and all(len(part) == 6 and part.isdigit() for part in parts[1:]) else name
 
 
 def read_rows(path: Path) -> Mapping[Clip, str]:

@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from csn.data import Sample, Split, sets
+from csn.data import MOST_DAMAGED, Sample, Split, sets
 from csn.data.scan import Index, index_file, read_index
 from csn.data.video import VideoError, VideoPlan, probe, read_frames
 from csn.data.views import augment, crops, jittered, uniform
 from csn.data.watched import POLL, Sent, Watch, reading, watched
 from csn.spec import Embedded, Recipe, UserError
 
-MOST_DAMAGED = 0.05  # of a split; more than this is an error, before time is wasted
 MOST_BYTES = 2**28  # of whole frames that a test reads at once: 10 clips of 32 frames of 340 x 256, one of 1920 x 1080
 Batch = tuple[Tensor, Tensor, list[str]]  # uint8 (B, T, H, W, 3), labels (B,), names of videos found damaged
 
@@ -36,20 +35,24 @@ def load(recipe: Recipe, root: Path, split: str) -> Split:
     """The videos of "train" or "test" of the Recipe's data set below root. Raises UserError.
 
     A built-in set is written where it is missing. A public set lies in root/<kind> and was scanned once (python -m csn.data scan);
-    when the scan found more than 5 % of the split damaged, that is an error here, before time is wasted.
+    when the scan found more than 5 % of the split damaged, or without the frame rate that the recipe needs, that is an error here,
+    before time is wasted.
     """
     if isinstance(recipe.data, Embedded):
         return sets.drawn(recipe.data).load(recipe.data, root, split)
     folder = root / recipe.data.kind
     name = sets.SPLITS[recipe.data.kind][("train", "test").index(split)]
     index = scanned(folder, recipe.data.kind)
-    found = sets.load(recipe.data, folder, name, list(index.entries))
-    damaged = {f"{folder}/{path}": bool(entry.error) for path, entry in index.entries.items() if entry.error or (entry.plan and entry.plan.damage)}
-    wrong = [(sample.video, damaged[path]) for sample in found.samples if damaged and (path := str(sample.path)) in damaged]
-    unreadable, cut = (tuple(video for video, lost in wrong if lost is of) for of in (True, False))
-    if len(unreadable) > MOST_DAMAGED * len(found.samples):
-        raise UserError(too_many(len(unreadable), len(found.samples)))
-    return replace(found, unreadable=unreadable, cut=cut)
+    found = index.marked(sets.load(recipe.data, folder, name, list(index.entries)))
+    if len(found.unreadable) > MOST_DAMAGED * len(found.samples):
+        raise UserError(too_many(len(found.unreadable), len(found.samples)))
+    timeless = index.timeless(found) if recipe.fps is not None else ()
+    if len(timeless) > MOST_DAMAGED * len(found.samples):
+        raise UserError(
+            f"`fps` (={recipe.fps:g}) of the recipe needs a frame rate, which {len(timeless)} of {len(found.samples)} videos of {recipe.data.kind} {name}"
+            f" lack ({timeless[0]}); give the recipe `fps=None`, which takes the frames as they are, or put the films in place of the pictures."
+        )
+    return replace(found, unreadable=found.unreadable + timeless)
 
 
 def scanned(folder: Path, kind: str) -> Index:
@@ -81,7 +84,12 @@ class Reader:
         """Frames of the video; raises VideoError."""
         if sample.video in self.given_up:
             raise VideoError(sample.path, self.given_up[sample.video])
-        return len(self.kept[sample.video]) if sample.video in self.kept else self.plans(sample.path).frames
+        if sample.video in self.kept:
+            return len(self.kept[sample.video])
+        frames = self.plans(sample.path).frames
+        if sample.first >= frames:
+            raise VideoError(sample.path, f"it has {frames} frames, the list begins after {sample.first}.")
+        return min(frames - sample.first, sample.count or frames)
 
     def bytes(self, sample: Sample, frames: int) -> int:
         """Of so many whole frames of the video; raises VideoError."""
@@ -103,7 +111,7 @@ class Reader:
         """uint8 (n, H, W, 3); raises VideoError."""
         if sample.video in self.kept:
             return self.kept[sample.video][indices]
-        return read_frames(sample.path, indices, self.plans(sample.path))
+        return read_frames(sample.path, indices + sample.first, self.plans(sample.path))
 
 
 def reader_of(recipe: Recipe, root: Path, splits: Mapping[str, Split]) -> Reader:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from csn.data import Sample
-from csn.data.images import NUMBER, PICTURES
+from csn.data.images import FLOW, NUMBER, PICTURES
 from csn.spec import UserError
 
 VIDEOS = (".mp4", ".avi", ".webm", ".mkv", ".flv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".3gp", ".gif")
 
 
 def listing(root: Path) -> list[str]:
-    """Sorted relative paths, with "/", of all videos below root; a folder with numbered pictures is one video.
+    """Sorted relative paths, with "/", of all videos below root; a folder with numbered pictures is one video, unless they are
+    optical flow or lie beside video files, as thumbnails do.
 
     Links are followed, every folder once. Raises UserError where root is no folder.
     """
@@ -32,8 +36,9 @@ def listing(root: Path) -> list[str]:
         files = [name for name in files if not name.startswith(".")]
         relative = os.path.relpath(folder, root)
         prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
-        found += [prefix + name for name in files if name.lower().endswith(VIDEOS)]
-        if prefix and any(NUMBER.search(name) and name.lower().endswith(PICTURES) for name in files):
+        films = [prefix + name for name in files if name.lower().endswith(VIDEOS)]
+        found += films
+        if prefix and not films and any(NUMBER.search(name) and name.lower().endswith(PICTURES) and not name.lower().startswith(FLOW) for name in files):
             found.append(prefix[:-1])
     return sorted(found)
 
@@ -45,21 +50,54 @@ def stem(path: str) -> str:
     return head if dot and f".{ending.lower()}" in VIDEOS else name
 
 
+class Media:
+    """The file or folder of pictures of each video by its name, whatever else people keep below the root.
+
+    name: of a path. folder, ending: where the set was published and as what ("" for folders of pictures). Of several media for
+    one video those in the published folder are taken, of these those with the published ending; never what lies below a
+    folder named flow...
+    """
+
+    def __init__(self, root: Path, files: Iterable[str], name: Callable[[str], str], folder: str = "", ending: str | None = None) -> None:
+        self.root, self.folder, self.ending = root, folder, ending
+        self.at: dict[str, list[str]] = defaultdict(list)
+        for file in files:
+            self.at[name(file)].append(file)
+
+    def find(self, name: str) -> Path | None:
+        """None where there is none; raises UserError where it is not clear which."""
+        found = self._best(self.at.get(name, []))
+        if len(found) > 1:
+            more = sum(len(self._best(files)) > 1 for files in self.at.values()) - 1
+            others = f", and so for {more} more" if more else ""
+            raise UserError(f"Two videos below {self.root} may be {name}: {found[0]} and {found[1]}{others}; move one of the two away and scan again.")
+        return self.root / found[0] if found else None
+
+    def _best(self, files: list[str]) -> list[str]:
+        if len(files) == 1 and "flow" not in files[0].lower():  # most of them, quickly
+            return files
+        kept = [file for file in files if not any(part.lower().startswith("flow") for part in file.split("/")[:-1])]
+        kept = [file for file in kept if self.folder in file.split("/")[:-1]] or kept
+        return [file for file in kept if self.ending is not None and file.lower().endswith(self.ending or stem(file).lower())] or kept
+
+
 def annotation(root: Path, places: Iterable[str], names: Iterable[str], what: str) -> Path:
     """The first of root/place/name that exists; raises UserError that says what was looked for."""
     tried = [root / place / name for place in places for name in names]
     for path in tried:
         if path.is_file():
             return path
-    raise UserError(f"{what} not found: put {' or '.join(dict.fromkeys(p.name for p in tried))} into {root}.")
+    few = list(dict.fromkeys(path.name for path in tried))[:3]
+    raise UserError(f"{what} not found: put {' or '.join(few)} into {root}.")
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, content) of the lines that are not blank, UTF-8, without CR; raises UserError."""
+    """(number from 1, content) of the lines that are not blank, UTF-8, without CR, of a file or of one in gzip; raises UserError."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text ({error}).") from None
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text ({error}); perhaps it was not downloaded whole.") from None
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield number, line.strip()

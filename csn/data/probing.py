@@ -21,7 +21,8 @@ from csn.data.images import holes, pictures
 CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # those that store display times
 CODECS = ("h264", "vp8", "vp9")
 PIXELS = ("yuv420p", "yuvj420p")
-CHUNK = 32  # frames decord is asked for at a time where whole videos are compared
+CHUNK = 32  # frames decord is asked for at a time where whole videos are compared, or fewer:
+CHUNK_BYTES = 1 << 26  # of whole frames; 2 of 3840 x 2160
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class VideoPlan:
 def probe(path: AnyPath, quick: bool = False) -> VideoPlan:
     """Decide how a video is read, once per process and file version: it is decoded whole, by decord too if need be.
 
-    quick: list the packets of an H.264 file instead of decoding it, read one picture of a folder: exact for intact
-    files, finds no damage.
+    quick: list the packets of an H.264 file that decord is known to read right instead of decoding it (not where it is to be
+    turned), read one picture of a folder; finds no damage, and trusts decord's pixels unseen.
     Raises VideoError where the file is missing, holds no video, or cannot be decoded to its end.
     """
     try:
@@ -82,13 +83,13 @@ def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
         seconds, promised = (container.duration or 0) / 1e6, stream.frames
         # where sound may outlast the pictures, the container's duration tells little of theirs
         wanted = 0.95 * seconds - 2 / (rate or 25) if len(container.streams) == 1 else 0.8 * seconds - 1
-        quick = quick and not reason and codec.name == "h264"
+        quick = quick and not reason and codec.name == "h264" and not first.rotation
     frames, damage = len(packets), ""
     if not quick:
         sums, damage = _reference(path, seconds, wanted, promised)
         frames = len(sums)
         if not reason:  # what FFmpeg 4 inside decord conceals, it conceals in another way
-            reason = "damaged" if damage else _disagreement(path, sums, [i for i, p in enumerate(packets) if p.key])
+            reason = "damaged" if damage else _disagreement(path, sums, [i for i, p in enumerate(packets) if p.key], height * width * 3)
     return VideoPlan(frames, height, width, rate, "pyav" if reason else "decord", reason, damage)
 
 
@@ -110,7 +111,7 @@ def _probe_folder(path: str, quick: bool) -> VideoPlan:
         raise VideoError(path, f"{error}.") from None
     if not names:
         raise VideoError(path, "the folder holds no numbered pictures.")
-    height, width, _ = by_pictures(path, [0] if quick else range(len(names))).shape[1:]
+    height, width, _ = by_pictures(path, [0] if quick else range(len(names)), len(names)).shape[1:]
     missing = holes(names)
     return VideoPlan(len(names), height, width, 0.0, "pictures", "", f"{missing} pictures missing" if missing else "")
 
@@ -140,6 +141,8 @@ def _doubt(
         return f"pixel format {first.format.name}"
     if first.height % 2 or first.width % 2:
         return f"odd size {first.height} x {first.width}"
+    if first.rotation and container.format.name != CONTAINERS[0]:  # decord knows the rotation of an mp4 only
+        return "rotated"
     if first.interlaced_frame or stream.codec_context.field_order > 1:  # 0 unknown, 1 progressive
         return "interlaced"
     times = [p.pts for p in packets if p.pts is not None]
@@ -165,13 +168,13 @@ def _doubt(
 
 
 def _reference(path: str, seconds: float, wanted: float, promised: int) -> tuple[list[int], str]:
-    """Checksums of all frames of a full decode, and its damage: fewer frames than announced, concealed ones, or a last one shown before
+    """Checksums of all frames of a full decode, and its damage: fewer frames than announced, concealed ones, or a last one gone before
     second `wanted` of the `seconds` that the container announces."""
     sums, concealed, end = [], 0, 0.0
     for frame in decode(path):
         sums.append(crc32(upright(path, frame).data))
         concealed += frame.is_corrupt
-        end = max(end, frame.time or 0.0)
+        end = max(end, (frame.time or 0.0) + float((frame.duration or 0) * (frame.time_base or 0)))  # it may be shown for long
     if not sums:
         raise VideoError(path, "it has no decodable frame.")
     if len(sums) < 0.9 * promised:
@@ -181,19 +184,20 @@ def _reference(path: str, seconds: float, wanted: float, promised: int) -> tuple
     return sums, f"{concealed} of {len(sums)} frames concealed" if concealed else ""
 
 
-def _disagreement(path: str, sums: list[int], keys: list[int]) -> str:
-    """Where decord's frames differ from the reference: all in order, then around every key frame, last first."""
+def _disagreement(path: str, sums: list[int], keys: list[int], size: int) -> str:
+    """Where decord's frames, of `size` bytes, differ from the reference: all in order, then around every key frame, last first."""
     try:
         reader = decord.VideoReader(path, num_threads=1)
         if len(reader) != len(sums):
             return f"decord counts {len(reader)} frames of {len(sums)}"
         around = [i for key in reversed(keys) for i in (key + 1, key, key - 1) if 0 <= i < len(sums)]
-        chunks = [list(range(at, min(at + CHUNK, len(sums)))) for at in range(0, len(sums), CHUNK)]
+        once = max(1, min(CHUNK, CHUNK_BYTES // size))
+        chunks = [list(range(at, min(at + once, len(sums)))) for at in range(0, len(sums), once)]
         for chunk in chunks + [[i] for i in around[: 3 * CHUNK]]:
             for i, frame in zip(chunk, reader.get_batch(chunk).asnumpy(), strict=True):
                 if crc32(frame.data) != sums[i]:
                     return f"decord differs in frame {i}"
-    except (decord.DECORDError, RuntimeError):
+    except (decord.DECORDError, RuntimeError, UnicodeError):
         return "decord cannot read it"
     return ""
 

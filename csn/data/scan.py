@@ -16,22 +16,24 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
+from csn.data import Split
 from csn.data.images import pictures
 from csn.data.video import VideoError, VideoPlan, probe
 from csn.data.workers import Pool
 from csn.files import Held, locked
-from csn.spec import UserError
+from csn.spec import UserError, require
 
+SECONDS_PER_MB = 5.0  # a film of 720p is decoded twice in about 3
 Check = Callable[[str], VideoPlan]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a scan found. size, mtime_ns: of the file then; digest: SHA-256 of its bytes, "" where the check did not come to an end;
-    error: "" where plan is set; quick: whether the check was the quick one."""
+    """What a scan found. size, mtime_ns: of the file then, of a folder the sum and the newest of its pictures; digest: SHA-256 of
+    its bytes, "" where the check did not come to an end; error: "" where plan is set; quick: whether the check was the quick one."""
 
     path: str
     size: int
@@ -55,6 +57,19 @@ class Index:
         wrong = {path: entry.error or (entry.plan.damage if entry.plan else "") for path, entry in self.entries.items()}
         return {path: wrong[path] for path in sorted(wrong) if wrong[path]}
 
+    def marked(self, split: Split) -> Split:
+        """The split with the names of its videos that cannot be read, or not to their end."""
+        unreadable = self._of(split, lambda entry: bool(entry.error))
+        return replace(split, unreadable=unreadable, cut=self._of(split, lambda entry: bool(entry.plan and entry.plan.damage)))
+
+    def timeless(self, split: Split) -> tuple[str, ...]:
+        """The videos of the split that can be read and have no frame rate: folders of pictures, and films that do not tell it."""
+        return self._of(split, lambda entry: entry.plan is not None and entry.plan.fps <= 0)
+
+    def _of(self, split: Split, such: Callable[[Entry], bool]) -> tuple[str, ...]:
+        paths = {f"{self.root}/{path}" for path, entry in self.entries.items() if such(entry)}
+        return tuple(sample.video for sample in split.samples if str(sample.path) in paths) if paths else ()
+
     def plan(self, path: str | os.PathLike[str]) -> VideoPlan:
         """How to read a video below root; raises VideoError where it is damaged, was not scanned, or has changed."""
         entry = self.entries.get(os.path.relpath(path, self.root).replace(os.sep, "/"))
@@ -63,12 +78,22 @@ class Index:
         if entry.plan is None:
             raise VideoError(path, entry.error)
         try:
-            unchanged = entry.plan.reader == "pictures" or Path(path).stat().st_size == entry.size
+            unchanged = entry.plan.reader == "pictures" or self._is_the_same(Path(path), entry)  # read_frames counts the pictures
         except OSError as error:
             raise VideoError(path, f"{error.strerror}.") from None
         if not unchanged:
             raise VideoError(path, "it has changed since the scan; run the scan again.")
         return entry.plan
+
+    @staticmethod
+    def _is_the_same(path: Path, entry: Entry) -> bool:
+        """Whether a file is the one that was scanned: by size and time; of equal size and another time, by its bytes, once a process.
+
+        Copies that keep the time, to whole seconds at least (cp -a, rsync -a, tar), therefore cost nothing.
+        """
+        stat = path.stat()
+        second = entry.mtime_ns // 10**9 * 10**9
+        return stat.st_size == entry.size and (stat.st_mtime_ns in (entry.mtime_ns, second) or _digest_once(path, stat.st_mtime_ns) == entry.digest)
 
 
 def index_file(root: Path) -> Path:
@@ -117,11 +142,12 @@ def scan(
     """Check the paths (relative to root) that the index lacks or that changed; append to it; return it.
 
     Those whose check came to no end (too long, a crash) are checked again, and in a full scan those that were checked quickly. Files
-    that are gone leave the index. workers: processes. seconds: limit for one file. check: what a worker does with a file, `probe` or
+    that are gone leave the index. workers: processes. seconds: limit for one file, besides SECONDS_PER_MB. check: what a worker does with a file, `probe` or
     its quick form; quick: that it is this.
     progress is called with (checked, in all, damaged). Raises UserError where the index cannot be written or another
     scan is writing it.
     """
+    require(seconds > 0, "seconds", seconds, "must be above 0")
     file = file or index_file(root)
     with ExitStack() as stack:
         try:
@@ -137,7 +163,7 @@ def scan(
         done = len(wanted) - len(todo)
         damaged = sum(bool(e.error) for e in entries.values())
         progress(done, len(wanted), damaged)
-        pool = Pool(partial(_examine, check, root), min(workers, len(todo)), seconds)
+        pool = Pool(partial(_examine, check, root), min(workers, len(todo)), lambda path: seconds + SECONDS_PER_MB * _stat(root / path)[0] / 1e6)
         try:
             for path, result in pool.run(todo):
                 entry = result if isinstance(result, Entry) else Entry(path, *_stat(root / path), "", None, result)
@@ -163,11 +189,13 @@ def _mend(file: Path) -> None:
 
 
 def _stat(path: Path) -> tuple[int, int]:
+    """Bytes and time of the last change; of a folder the sum and the newest of its pictures, as an overwritten one leaves the folder as it is."""
     try:
-        stat = path.stat()
-    except OSError:
+        stats = [Path(part).stat() for part in pictures(path)] if path.is_dir() else []
+        stats = stats or [path.stat()]
+    except (OSError, ValueError):
         return 0, 0
-    return stat.st_size, stat.st_mtime_ns
+    return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
 
 
 def _settled(root: Path, path: str, entry: Entry | None, quick: bool) -> bool:
@@ -183,14 +211,26 @@ def _examine(check: Check, root: Path, path: str) -> Entry:
         plan, error = check(str(where)), ""
     except VideoError as fault:
         plan, error = None, fault.reason
-    digest = hashlib.sha256()
+    digest = ""
     try:
-        for part in pictures(where) if where.is_dir() else [str(where)]:
-            with open(part, "rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
+        digest = _digest(where)
     except OSError as fault:  # of the disk or the network: it may be gone at the next scan
         return Entry(path, size, mtime_ns, "", None, f"{fault.strerror}.")
     except ValueError as fault:  # of pictures; the check has said it too
         plan, error = None, f"{fault}."
-    return Entry(path, size, mtime_ns, digest.hexdigest(), plan, error)
+    return Entry(path, size, mtime_ns, digest, plan, error)
+
+
+def _digest(where: Path) -> str:
+    """SHA-256 of the bytes of a file, or of all pictures of a folder; raises OSError, and ValueError as `pictures`."""
+    digest = hashlib.sha256()
+    for part in pictures(where) if where.is_dir() else [str(where)]:
+        with open(part, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1 << 18)
+def _digest_once(path: Path, mtime_ns: int) -> str:
+    return _digest(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from csn.data import Sample, Split
-from csn.data.media import annotation, fingerprint, lines, one_of, stem
+from csn.data.media import Media, annotation, fingerprint, lines, one_of, stem
 from csn.spec import UserError
 
 PLACES = (".", "annotations", "labels")
@@ -31,7 +31,7 @@ def load_v1(root: Path, split: str, files: Sequence[str]) -> Split:
         if not found:
             raise UserError(f"{path}, line {number}: {line[:80]!r} is not `id;template`.")
         rows.append((video, template))
-    return _split(root, files, rows, classes, path)
+    return _split(Media(root, files, stem, "20bn-something-something-v1", ""), rows, classes, path)
 
 
 def load_v2(root: Path, split: str, files: Sequence[str]) -> Split:
@@ -41,7 +41,7 @@ def load_v2(root: Path, split: str, files: Sequence[str]) -> Split:
     names = _read(annotation(root, PLACES, ("something-something-v2-labels.json", "labels.json"), f"The class list of {what}"))
     try:
         classes = tuple(sorted(names, key=lambda name: int(names[name])))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"The class list of {what} below {root} is no map of names to numbers.") from None
     if [int(names[name]) for name in classes] != list(range(len(classes))):
         raise UserError(f"The numbers in the class list of {what} below {root} are not 0 to {len(classes) - 1}.")
@@ -50,18 +50,17 @@ def load_v2(root: Path, split: str, files: Sequence[str]) -> Split:
         rows = [(str(row["id"]), row["template"].replace("[", "").replace("]", "")) for row in _read(path)]
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is no list of records with `id` and `template`.") from None
-    return _split(root, files, rows, classes, path)
+    return _split(Media(root, files, stem, "20bn-something-something-v2", ".webm"), rows, classes, path)
 
 
-def _split(root: Path, files: Sequence[str], rows: list[tuple[str, str]], classes: tuple[str, ...], path: Path) -> Split:
+def _split(media: Media, rows: list[tuple[str, str]], classes: tuple[str, ...], path: Path) -> Split:
     number = {name: i for i, name in enumerate(classes)}
-    at = {stem(file): file for file in files}
     samples, missing = [], []
     for video, template in rows:
         if template not in number:
             raise UserError(f"{path}: the template {template!r} of video {video} is not in the class list.")
-        if video in at:
-            samples.append(Sample(root / at[video], (number[template],), video))
+        if (file := media.find(video)) is not None:
+            samples.append(Sample(file, (number[template],), video))
         else:
             missing.append(video)
     return Split(tuple(samples), classes, tuple(missing), fingerprint(samples, classes))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csn.data import Sample, Split
-from csn.data.media import annotation, fingerprint, lines, one_of, stem
+from csn.data.media import Media, annotation, fingerprint, lines, one_of, stem
 from csn.spec import UserError
 
 PLACES = (".", "ucfTrainTestlist", "annotations", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist")
@@ -22,8 +22,8 @@ def load(root: Path, split: str, files: Sequence[str], fold: int = 1) -> Split:
     path = annotation(root, PLACES, ("classInd.txt",), "The class list of UCF101")
     classes = read_classes(path)
     number = {name: i for i, name in enumerate(classes)}
-    at = {key(file): file for file in files}
-    folded = {name.lower(): file for name, file in at.items()}  # copies from disks without case
+    media = Media(root, files, key, "UCF-101", ".avi")
+    folded = Media(root, files, lambda file: key(file).lower(), "UCF-101", ".avi")  # copies from disks without case
     samples, missing = [], []
     path = annotation(root, PLACES, (f"{split}list{fold:02d}.txt",), f"The {split} list {fold} of UCF101")
     for line, text in lines(path):
@@ -33,9 +33,9 @@ def load(root: Path, split: str, files: Sequence[str], fold: int = 1) -> Split:
             raise UserError(f"{path}, line {line}: the class {folder!r} of {name!r} is not in classInd.txt.")
         if label and label.strip() != str(number[folder] + 1):
             raise UserError(f"{path}, line {line}: label {label.strip()} is not that of {folder}, {number[folder] + 1}.")
-        file = at.get(key(name)) or folded.get(key(name).lower())
+        file = media.find(key(name)) or folded.find(key(name).lower())
         if file:
-            samples.append(Sample(root / file, (number[folder],), stem(name)))
+            samples.append(Sample(file, (number[folder],), stem(name)))
         else:
             missing.append(name)
     return Split(tuple(samples), classes, tuple(missing), fingerprint(samples, classes))

@@ -46,7 +46,7 @@ def read_frames(path: AnyPath, indices: Sequence[int] | NDArray[np.integer], pla
     unique, back = np.unique(np.array(wanted), return_inverse=True)
     frames = by_decord(path, unique.tolist()) if plan.reader == "decord" else None
     if plan.reader == "pictures":
-        frames = by_pictures(path, unique.tolist())
+        frames = by_pictures(path, unique.tolist(), plan.frames)
     elif frames is None:
         frames = by_pyav(path, unique.tolist())
     if frames.shape[1:] != (plan.height, plan.width, 3):

@@ -6,6 +6,7 @@ again and goes on with the batch that is missing; a video in whose hands two pro
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -25,6 +26,7 @@ from csn.spec import UserError
 LATE = 120.0  # seconds after which a process that reads one video counts as hung
 POLL = 5.0  # seconds of waiting for a batch between two looks at the processes
 TRIES = 2  # processes that a video may take along; the first may have been killed for another reason, want of memory, say
+DYING = 2.0  # seconds that a process may need to die after what it had sent cannot be received any more
 FRUITLESS = 3  # loaders in a row lost with no video in hand and no batch between them: then something else is wrong
 
 
@@ -115,9 +117,12 @@ def watched(loader_from: Callable[[int, Watch], DataLoader[Any]], workers: int, 
                 except StopIteration:
                     return
                 except (RuntimeError, OSError, EOFError) as error:
-                    lost = watch.lost()
-                    late = not lost and "timed out" in str(error)
-                    if not late and (not lost or (fruitless == FRUITLESS and all(index is None for index, _ in lost))):
+                    lost, late = watch.lost(), "timed out" in str(error)
+                    until = time.monotonic() + DYING
+                    while not (lost or late) and time.monotonic() < until:  # its pipe may end before it does
+                        time.sleep(0.05)
+                        lost = watch.lost()
+                    if (not lost and not late) or (fruitless == FRUITLESS and lost and all(index is None for index, _ in lost)):
                         raise
                     continue
                 if isinstance(batch, UserError):
@@ -136,11 +141,16 @@ def watched(loader_from: Callable[[int, Watch], DataLoader[Any]], workers: int, 
 
 
 def unsignalled(loader: DataLoader[Any]) -> Iterator[Any]:
-    """An iterator of loader without torch's handler of SIGCHLD, which raises wherever the program is when a loader process dies."""
-    if threading.current_thread() is not threading.main_thread():  # then torch sets none
-        return iter(loader)
+    """An iterator of loader without torch's handler of SIGCHLD, which raises wherever the program is when a loader process dies.
+
+    Its processes are forks and leave alone what lies in memory here: a decoder's remains, freed there, wait for threads that they lack.
+    """
     before = signal.getsignal(signal.SIGCHLD)
+    gc.collect()
+    gc.freeze()
     try:
         return iter(loader)
     finally:
-        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+        gc.unfreeze()
+        if threading.current_thread() is threading.main_thread():  # else torch sets none
+            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)

@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 RENEWED = 500  # files after which a worker is replaced, so that what a decoder forgets to free stays small
+DIED = "reading it ended the process"
 Work = Callable[[str], Any]  # what is done with a path; its result is no text
 
 
@@ -44,9 +45,9 @@ class Worker:
         if self.pipe.poll():
             try:
                 return self.pipe.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 self.process.join()
-                return f"reading it ended the process (exit code {self.process.exitcode})."
+                return f"{DIED} (exit code {self.process.exitcode})."
         self.process.kill()
         return "reading it took longer than the time limit."
 
@@ -59,32 +60,50 @@ class Worker:
 class Pool:
     """Workers that may hang or die."""
 
-    def __init__(self, work: Work, count: int, seconds: float) -> None:
-        self.work, self.seconds = work, seconds
+    def __init__(self, work: Work, count: int, limit: Callable[[str], float]) -> None:
+        """limit: seconds for a path."""
+        self.work, self.limit = work, limit
         self.workers = [Worker(work) for _ in range(count)]
 
     def run(self, paths: list[str]) -> Iterator[tuple[str, Any]]:
-        """Each path with the result of work, or with a text where the worker was late or died; in the order they end."""
+        """Each path with the result of work, or with a text where the worker was late or died; in the order they end.
+
+        A worker may die of what an earlier file left in it: only a death with the first file in hand tells of the file, which else
+        goes to a new worker.
+        """
         waiting = list(reversed(paths))
-        for worker in self.workers:
-            worker.give(waiting.pop(), self.seconds)
-        busy = list(self.workers)
+        busy = [self.hand(worker, waiting.pop()) for worker in list(self.workers)]
         while busy:
             left = min(worker.deadline for worker in busy) - time.monotonic()
             ready = wait([worker.pipe for worker in busy], timeout=max(left, 0))
             now = time.monotonic()
             for worker in [w for w in busy if w.pipe in ready or w.deadline <= now]:
                 busy.remove(worker)
-                path, result = worker.path, worker.take()
+                path, result, again = worker.path, worker.take(), False
+                if isinstance(result, str) and result.startswith(DIED) and worker.served > 1:
+                    waiting.append(path)
+                    again = True
                 if waiting:
-                    if isinstance(result, str) or worker.served >= RENEWED:
-                        self.workers.remove(worker)
-                        worker.end()
-                        worker = Worker(self.work)
-                        self.workers.append(worker)
-                    worker.give(waiting.pop(), self.seconds)
-                    busy.append(worker)
-                yield path, result
+                    worn = isinstance(result, str) or worker.served >= RENEWED
+                    busy.append(self.hand(self.renewed(worker) if worn else worker, waiting.pop()))
+                if not again:
+                    yield path, result
+
+    def hand(self, worker: Worker, path: str) -> Worker:
+        """The worker that has the file now: a new one where this one has died since its last answer."""
+        try:
+            worker.give(path, self.limit(path))
+        except (EOFError, OSError):
+            worker = self.renewed(worker)
+            worker.give(path, self.limit(path))
+        return worker
+
+    def renewed(self, worker: Worker) -> Worker:
+        """A new worker in the place of this one."""
+        self.workers.remove(worker)
+        worker.end()
+        self.workers.append(Worker(self.work))
+        return self.workers[-1]
 
     def close(self) -> None:
         for worker in self.workers:
