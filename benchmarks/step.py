@@ -23,42 +23,20 @@ import resource
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from peers import mmaction2, pytorchvideo
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 BLOCKS = {"ResNet3D": "bottleneck", "ir-CSN": "bottleneck-D", "ip-CSN": "ip"}
-
-
-def pytorchvideo(depth: int) -> nn.Module:
-    from pytorchvideo.models.csn import create_csn
-
-    net = create_csn(model_depth=depth, model_num_class=400, dropout_rate=0, stem_pool=nn.MaxPool3d, head_pool=None)
-    net.blocks[-1].pool = nn.AdaptiveAvgPool3d(1)
-    return net
-
-
-def mmaction2(depth: int) -> nn.Module:
-    """Its backbone module alone (1.2.0's package does not import: a file is missing from the wheel), with pool and classifier."""
-    import site
-
-    for name in ("mmaction", "mmaction.models", "mmaction.models.backbones"):
-        package = types.ModuleType(name)
-        package.__path__ = [str(Path(site.getsitepackages()[0], *name.split(".")))]
-        sys.modules[name] = package
-    from mmaction.models.backbones.resnet3d_csn import ResNet3dCSN
-
-    backbone = ResNet3dCSN(pretrained=None, pretrained2d=False, depth=depth, with_pool2=False, bottleneck_mode="ir")
-    backbone.norm_eval = backbone.bn_frozen = False
-    return nn.Sequential(backbone, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2048, 400))
 
 
 def ours(name: str, depth: int) -> nn.Module:
@@ -113,11 +91,12 @@ def held_now(device: str) -> int:
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Answer every line of standard input with the seconds of one step; at the end, the memory."""
+    """Answer every line of standard input: the first when it is ready, the others with the seconds and memory of one step each."""
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     wait = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     weights, step = prepare(args)
+    sys.stdin.readline()  # networks are built all at once, and warmed up one by one: then each chooses its kernels undisturbed
     before = held_now(args.device)
     for _ in range(3):
         step()
@@ -142,16 +121,27 @@ def flops_over_ir_csn(name: str, depth: int, frames: int, crop: int) -> float:
     return flops(BLOCKS[name]) / flops(BLOCKS["ir-CSN"]) if name in BLOCKS else 1.0
 
 
+def begin(args: argparse.Namespace, mode: str, net: str, python: str) -> subprocess.Popen[str]:
+    """The process of a network, which builds it and waits."""
+    options = [f"--{k}={getattr(args, k)}" for k in ("device", "threads", "batch", "frames", "crop", "dtype")]
+    command = [python, __file__, f"--serve={net}", f"--mode={mode}", *options, *(["--compile"] if net.endswith(" compiled") else [])]
+    return subprocess.Popen(command, env={**os.environ, "OMP_WAIT_POLICY": "passive"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def ask(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
 def take_turns(args: argparse.Namespace, mode: str, nets: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
     """After every round, one row per network: nets maps its name/depth/layout to the interpreter that it runs with."""
+    begun = {net: begin(args, mode, net, python) for net, python in nets.items()}
     processes = {}
-    for net, python in nets.items():
-        options = [f"--{k}={getattr(args, k)}" for k in ("device", "threads", "batch", "frames", "crop", "dtype")]
-        command = [python, __file__, f"--serve={net}", f"--mode={mode}", *options, *(["--compile"] if net.endswith(" compiled") else [])]
-        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        for line in process.stdout:  # the packages print notices of their own
+    for net, process in begun.items():
+        with suppress(BrokenPipeError):
+            ask(process)
+        for line in process.stdout or ():  # the packages print notices of their own
             if line.startswith("ready"):
                 processes[net] = process, *map(int, line.split()[1:])
                 break
@@ -160,8 +150,7 @@ def take_turns(args: argparse.Namespace, mode: str, nets: dict[str, str]) -> Ite
     laps: dict[str, list[list[float]]] = {net: [] for net in processes}
     for _ in range(args.rounds):
         for net, (process, *_) in processes.items():
-            process.stdin.write("\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
+            ask(process)
             laps[net].append(json.loads(process.stdout.readline()))  # type: ignore[union-attr]
         yield rows_of(args, mode, {net: (weights, before, laps[net]) for net, (_, weights, before) in processes.items()})
     for process, *_ in processes.values():

@@ -1,0 +1,54 @@
+"""The benchmarks' own arithmetic: ratios of a round, facts of a machine, limits that keep what needs a GPU below nine minutes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from csn.provenance import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import depthwise as layers
+import machine
+import step
+
+
+def test_a_network_is_compared_to_ir_csn_within_a_round() -> None:
+    args = Namespace(batch=4, frames=8, crop=64)
+    measured = {
+        "ir-CSN/26/channels_last_3d": (10, 2**20, [[1.0, 1.0, 5 * 2**20], [4.0, 2.0, 9 * 2**20]]),
+        "ResNet3D/26/channels_last_3d": (30, 2**20, [[3.0, 2.0, 2**20], [8.0, 4.0, 2**20]]),
+        "pytorchvideo/26/as it comes": (10, 2**20, [[2.0, 1.0, 2**20], [8.0, 2.0, 2**20]]),
+    }
+    base, resnet, peer = step.rows_of(args, "train", measured)
+    assert base["rounds"] == 2 and base["clips_per_s"] == 4 / 2.5 and base["mb_per_clip"] == 2.0
+    assert (base["time_over_ir_csn"], resnet["time_over_ir_csn"], peer["time_over_ir_csn"]) == (1.0, 2.5, 2.0)
+    assert base["flops_over_ir_csn"] == peer["flops_over_ir_csn"] == 1.0 and 2 < resnet["flops_over_ir_csn"] < 4
+
+
+def test_layers_are_those_of_the_network() -> None:
+    found = layers.layers(26, 8, 64, 16)
+    assert sum(found.values()) == 8 and found[(16, 8, 16, 16, (1, 1, 1))] == 2
+
+
+def test_a_machine_without_git_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    assert machine.describe("cpu")["commit"] == "unknown"
+
+
+def test_what_needs_a_gpu_is_limited_to_nine_minutes() -> None:
+    script = REPOSITORY / "benchmarks" / "gpu.sh"
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    limits = [int(seconds) for seconds in re.findall(r"^(?:  |CSN_DEPTHWISE=triton )?(?:part|step|tests) (\d+) ", script.read_text(), re.MULTILINE)]
+    assert len(limits) == 12 and sum(limits) < 540
+    assert f"add up to {sum(limits)}" in script.read_text()
+    for name in re.findall(r"(?:benchmarks|experiments|tests)/\w+\.py", script.read_text()):
+        assert Path(REPOSITORY / name).exists(), name
