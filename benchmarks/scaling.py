@@ -208,6 +208,8 @@ def figure(rows: list[dict[str, Any]], file: Path) -> None:
         ax.set(xlabel=axis, ylabel="ms a clip" if ax is axes[0][0] else "", xscale="log", yscale="log", xticks=sorted(own.value.unique()))
         ax.xaxis.set_major_formatter(plt.ScalarFormatter())
         ax.xaxis.set_minor_formatter(plt.NullFormatter())
+        ax.yaxis.set_major_formatter(plt.ScalarFormatter())
+        ax.yaxis.set_minor_formatter(plt.ScalarFormatter())
         ax.legend(title=None) if ax is axes[0][0] else ax.get_legend().remove()
     fig.savefig(file, dpi=110)
 
