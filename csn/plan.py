@@ -123,7 +123,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
 
 def clip_of(rows: Sequence[Row], recipe: Recipe) -> str:
     """'8x224x224, 400 classes', the clip and classes that all rows share, or 'its own size', where rows have their own."""
-    found = {f"{own.frames}x{own.crop}x{own.crop}, {own.data.classes} classes" for own in (row.under(recipe) for row in rows)}
+    found = {f"{own.frames}x{own.crop}x{own.crop}, {own.data.classes} classes" for own in (row.under(recipe) for row in rows if not row.unfit(recipe))}
     return found.pop() if len(found) == 1 else "each row's own size and classes"
 
 
@@ -131,10 +131,9 @@ def needs(rows: list[Row], recipe: Recipe, data: Path) -> dict[str, list[str]]:
     """{file or folder below the data folder that no run makes, and whether it is there: rows that need it}."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        own = row.under(recipe)
-        places: list[str] = [] if row.unfit(recipe) or isinstance(own.data, Embedded) else [own.data.kind]
-        places += [f"checkpoints/{own.pretrained}"] if places and own.pretrained else []
-        for place in places:
+        if row.unfit(recipe) or isinstance((own := row.under(recipe)).data, Embedded):
+            continue
+        for place in (own.data.kind, *([f"checkpoints/{own.pretrained}"] if own.pretrained else [])):
             found.setdefault(f"{place} ({'there' if (data / place).exists() else 'missing'})", []).append(row.label)
     return found
 

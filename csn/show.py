@@ -26,7 +26,7 @@ COSTS = ("GMACs", "M par", "M inter")
 def accuracies(results: Results, rows: Sequence[Row], narrow: bool = False) -> Sheet:
     """Every row's cost and metrics over its seeds, beside the paper's accuracy. narrow: the interval of the last metric only."""
     table, recipe = results.table, results.recipe
-    own_recipes = {row.under(recipe) for row in rows}
+    own_recipes = {row.under(recipe) for row in rows if not row.unfit(recipe)}
     recipe = own_recipes.pop() if len(own_recipes) == 1 else recipe
     papers = any(row.paper_top1 for row in rows)
     out = []

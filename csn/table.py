@@ -12,7 +12,7 @@ from csn.claims import Claim
 from csn.files import write_atomic
 from csn.provenance import REPOSITORY
 from csn.recipes import SEEDS
-from csn.spec import Recipe, Run, UserError, Variant
+from csn.spec import Embedded, Recipe, Run, UserError, Variant
 
 # Scales of short schedules on little data hold no deeper networks: these take more steps to leave chance. Ours.
 DEEPEST = dict.fromkeys(("smoke", "small", "photo", "medium"), 50)
@@ -39,7 +39,8 @@ class Row:
     paper_top1: Kinetics-400 val video@1. paper_cost: GMACs, M parameters, G interactions as printed, at 8 x 224 x 224.
     recipe: the row's own, where the rows of a table differ in it; it runs at scale paper only. published: the numbers that
     stand beside ours; pretrained: what its network was trained on before, in words; protocol: of the published number
-    and of ours, in words. seeds: of a scale, where they are not those of csn.recipes.
+    and of ours, in words. seeds: of a scale, where they are not those of csn.recipes. videos: training videos, as a multiple of
+    the scale's; the schedule stays, so that a row of more videos sees each less often.
     """
 
     label: str
@@ -51,10 +52,16 @@ class Row:
     pretrained: str = ""
     protocol: str = ""
     seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    videos: float = 1
 
     def under(self, recipe: Recipe) -> Recipe:
-        """The Recipe of this row at the scale of recipe."""
-        return self.recipe or recipe
+        """The Recipe of this row at the scale of recipe. Raises UserError where the scale's data has no such number of training videos."""
+        own = self.recipe or recipe
+        if self.videos == 1:
+            return own
+        if not isinstance(own.data, Embedded):
+            raise UserError(f"{self.videos:g} times the training videos of {own.data.kind} cannot be drawn; scales small and photo draw their own.")
+        return replace(own, data=replace(own.data, train=round(own.data.train * self.videos)))
 
     def at(self, recipe: Recipe) -> Variant:
         """The Variant at a scale. Raises UserError when the scale cannot hold it."""
