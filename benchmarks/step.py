@@ -125,7 +125,7 @@ def begin(args: argparse.Namespace, mode: str, net: str, python: str) -> subproc
     """The process of a network, which builds it and waits."""
     options = [f"--{k}={getattr(args, k)}" for k in ("device", "threads", "batch", "frames", "crop", "dtype")]
     command = [python, __file__, f"--serve={net}", f"--mode={mode}", *options, *(["--compile"] if net.endswith(" compiled") else [])]
-    return subprocess.Popen(command, env={**os.environ, "OMP_WAIT_POLICY": "passive"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # its threads sleep soon after a step
 
 
 def ask(process: subprocess.Popen[str]) -> None:

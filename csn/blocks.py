@@ -35,8 +35,8 @@ class ConvBN(nn.Module):
         self.conv: nn.Module
         if groups == c_in == c_out and kernel == (3, 3, 3):
             self.conv = DepthwiseConv3d(c_in, stride)
-        elif groups == 1 and kernel == stride == (1, 1, 1):
-            self.conv = PointwiseConv3d(c_in, c_out)
+        elif groups == 1 and kernel == (1, 1, 1):
+            self.conv = PointwiseConv3d(c_in, c_out, stride)
         else:
             padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
             self.conv = nn.Conv3d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)

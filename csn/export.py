@@ -77,8 +77,8 @@ def portable(net: ResNet3D) -> nn.Module:
         for name, child in list(module.named_children()):
             if isinstance(child, (DepthwiseConv3d, PointwiseConv3d)):
                 c_out, c_in, *kernel = child.weight.shape
-                groups, stride = (c_out, child.stride) if isinstance(child, DepthwiseConv3d) else (1, (1, 1, 1))
-                plain = nn.Conv3d(c_in * groups, c_out, tuple(kernel), stride, kernel[0] // 2, groups=groups, bias=False)  # type: ignore[arg-type]
+                groups = c_out if isinstance(child, DepthwiseConv3d) else 1
+                plain = nn.Conv3d(c_in * groups, c_out, tuple(kernel), child.stride, kernel[0] // 2, groups=groups, bias=False)  # type: ignore[arg-type]
                 plain.weight = child.weight
                 setattr(module, name, plain)
     return copied

@@ -1,4 +1,4 @@
-"""Networks for inference: batch norm folded into the convolutions, on a CPU with bias, ReLU and sum in one pass.
+"""Networks for inference: batch norm folded into the convolutions, on a CPU with bias, residual sum and ReLU in one pass.
 
 In eval mode batch norm is an affine map of every channel: y = k conv(x) + (beta - k mean), k = gamma / sqrt(var + eps). The
 factor goes into the filters and the rest becomes a bias, so a network reads and writes every feature map once less. The
@@ -8,17 +8,21 @@ result differs from the network's by rounding only: `folding_error` measures it.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from csn.blocks import ConvBN
+from csn.blocks import ConvBN, Residual
 from csn.depthwise import DepthwiseConv3d
 from csn.pointwise import FEW, FRAMES, PointwiseConv3d
 from csn.resnet3d import ResNet3D
 
 ONEDNN = torch.ops.mkldnn
+NDHWC = torch.channels_last_3d
+RGB = 3  # channels that fill no vector: oneDNN reads them faster as planes
 
 
 class FoldedConv(nn.Module):
@@ -28,42 +32,69 @@ class FoldedConv(nn.Module):
         super().__init__()
         conv, bn = box.conv, box.bn
         assert isinstance(conv.weight, Tensor) and bn.running_mean is not None and bn.running_var is not None
-        self.pointwise = isinstance(conv, PointwiseConv3d)
+        assert isinstance(conv, nn.Conv3d | DepthwiseConv3d | PointwiseConv3d)
+        self.padding, self.stride, self.groups = [k // 2 for k in conv.weight.shape[2:]], list(conv.stride), 1
         if isinstance(conv, nn.Conv3d):
-            assert not isinstance(conv.padding, str)
-            self.padding, self.stride, self.groups = list(conv.padding), list(conv.stride), conv.groups
+            self.groups = conv.groups
         elif isinstance(conv, DepthwiseConv3d):
-            self.padding, self.stride, self.groups = [1, 1, 1], list(conv.stride), conv.channels
-        else:
-            self.padding, self.stride, self.groups = [0, 0, 0], [1, 1, 1], 1
+            self.groups = conv.channels
+        self.pointwise = isinstance(conv, PointwiseConv3d) and conv.stride == (1, 1, 1)
+        self.planes = self.groups == 1 and conv.weight.shape[1] == RGB
         with torch.no_grad():  # in float64, so that folding rounds once
             k = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
             weight = (conv.weight.double() * k.view(-1, 1, 1, 1, 1)).to(conv.weight.dtype)
             bias = (bn.bias.double() - bn.running_mean.double() * k).to(conv.weight.dtype)
-        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last_3d), requires_grad=False)
+        self.weight = nn.Parameter(weight.contiguous() if self.planes else weight.contiguous(memory_format=NDHWC), requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.relu = isinstance(box.relu, nn.ReLU)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """other: of the result's shape, added to it, and the ReLU taken of the sum."""
         if fast(x):
-            return self.fused(x)
+            return self.fused(x, other)
         y = F.conv3d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
+        if other is not None:
+            return F.relu(y + other)
         return F.relu(y) if self.relu else y
 
-    def fused(self, x: Tensor) -> Tensor:
-        """The same by oneDNN's convolution that adds the bias and takes the ReLU as it writes."""
-        after = "relu" if self.relu else "none"
+    def fused(self, x: Tensor, other: Tensor | None) -> Tensor:
+        """The same by oneDNN's convolution, which adds the bias and other and takes the ReLU as it writes."""
+        if self.planes:
+            return self.written(x.contiguous(), None, self.weight, self.padding, self.stride).contiguous(memory_format=NDHWC)
+        x = x.contiguous(memory_format=NDHWC)
+        other = None if other is None else other.contiguous(memory_format=NDHWC)  # two layouts meet in a kernel a hundred times slower
         if not self.pointwise:
-            return ONEDNN._convolution_pointwise(x, self.weight, self.bias, self.padding, self.stride, [1, 1, 1], self.groups, after, [], "")
+            return self.written(x, other, self.weight, self.padding, self.stride)
         b, c, t, h, w = x.shape
-        x = x.contiguous(memory_format=torch.channels_last_3d)
         if b * t * h * w < FEW or b * t < FRAMES:  # as in csn.pointwise
             rows = x.permute(0, 2, 3, 4, 1).reshape(-1, c)
-            y = ONEDNN._linear_pointwise(rows, self.weight.view(-1, c), self.bias, after, [], "")
-            return y.view(b, t, h, w, -1).permute(0, 4, 1, 2, 3)
-        frames = x.transpose(1, 2).reshape(b * t, c, h, w)  # channels_last, a view
-        y = ONEDNN._convolution_pointwise(frames, self.weight[:, :, 0], self.bias, [0, 0], [1, 1], [1, 1], 1, after, [], "")
-        return y.view(b, t, -1, h, w).transpose(1, 2)
+            after = "relu" if self.relu and other is None else "none"
+            y = ONEDNN._linear_pointwise(rows, self.weight.view(-1, c), self.bias, after, [], "").view(b, t, h, w, -1).permute(0, 4, 1, 2, 3)
+            return y if other is None else y.add_(other).clamp_min_(0)  # in cache; the operator that adds by itself is slower
+        frames, others = (None if one is None else one.transpose(1, 2).reshape(b * t, -1, h, w) for one in (x, other))  # channels_last, views
+        assert frames is not None
+        return self.written(frames, others, self.weight[:, :, 0], [0, 0], [1, 1]).view(b, t, -1, h, w).transpose(1, 2)
+
+    def written(self, x: Tensor, other: Tensor | None, weight: Tensor, padding: list[int], stride: list[int]) -> Tensor:
+        """One call of oneDNN's convolution."""
+        dilation = [1] * len(stride)
+        if other is None:
+            after = "relu" if self.relu else "none"
+            return ONEDNN._convolution_pointwise(x, weight, self.bias, padding, stride, dilation, self.groups, after, [], "")
+        return ONEDNN._convolution_pointwise.binary(x, other, weight, self.bias, padding, stride, dilation, self.groups, "add", 1.0, "relu", [], "")
+
+
+class FoldedResidual(nn.Module):
+    """A Residual of FoldedConvs, the sum and its ReLU in the last of them: shapes as there. No gradients."""
+
+    def __init__(self, block: Residual) -> None:
+        super().__init__()
+        *first, last = block.body
+        assert isinstance(last, FoldedConv)
+        self.body, self.last, self.shortcut = nn.Sequential(*first), last, block.shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.body(x), self.shortcut(x))
 
 
 def fast(x: Tensor) -> bool:
@@ -72,12 +103,14 @@ def fast(x: Tensor) -> bool:
 
 
 def folded(net: ResNet3D) -> ResNet3D:
-    """A copy of net for inference, in eval mode, every ConvBN a FoldedConv; net is left as it is. (B, 3, T, H, W) -> (B, K)."""
-    copied = copy.deepcopy(net).eval().to(memory_format=torch.channels_last_3d)
-    for module in list(copied.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, ConvBN):
-                setattr(module, name, FoldedConv(child))
+    """A copy of net for inference, in eval mode, of FoldedConvs and FoldedResiduals; net is left as it is. (B, 3, T, H, W) -> (B, K)."""
+    copied = copy.deepcopy(net).eval().to(memory_format=NDHWC)
+    kinds: tuple[tuple[type[nn.Module], Callable[[Any], nn.Module]], ...] = (ConvBN, FoldedConv), (Residual, FoldedResidual)
+    for kind, make in kinds:
+        for module in list(copied.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, kind):
+                    setattr(module, name, make(child))
     return copied
 
 

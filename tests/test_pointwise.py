@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from csn.pointwise import FEW, NDHWC, PointwiseConv3d, pointwise_conv3d
+from csn import pointwise
+from csn.pointwise import FEW, NDHWC, WORTH, PointwiseConv3d, Subsample, pointwise_conv3d
 
 
 @pytest.mark.parametrize("size", [(1, 3, 1, 1, 1), (2, 5, 3, 4, 2), (8, 5, 2, 16, 17), (1, 5, 8, 24, 24)], ids=str)
@@ -34,6 +35,50 @@ def test_sizes_cover_every_branch():
     assert 2 * 3 * 4 * 2 < FEW < 8 * 2 * 16 * 17 < 8 * 24 * 24
 
 
+@pytest.mark.parametrize("stride", [(1, 2, 2), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("size", [(2, 5, 3, 5, 4), (1, 5, 1, 1, 2), (9, 5, 4, 33, 34)], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, NDHWC], ids=str)
+def test_strided_equals_torch_by_either_way(size, stride, layout, monkeypatch):
+    torch.manual_seed(0)
+    x = torch.randn(size).contiguous(memory_format=layout).requires_grad_()
+    weight = torch.randn(7, size[1], 1, 1, 1).requires_grad_()
+    exact = [t.detach().double().requires_grad_() for t in (x, weight)]
+    want = F.conv3d(*exact, None, stride)
+    g = torch.randn(want.shape)
+    wants = (want, *torch.autograd.grad(want, exact, g.double()))
+    for worth in (0, WORTH):
+        monkeypatch.setattr(pointwise, "WORTH", worth)
+        y = pointwise_conv3d(x, weight, stride)
+        assert ("Subsample" in str(graph(y))) == (worth == 0)
+        for a, b in zip((y, *torch.autograd.grad(y, (x, weight), g)), wants, strict=True):
+            assert a.shape == b.shape
+            assert (a.double() - b).abs().max() <= 1e-5 * max(1.0, b.abs().max().item())
+
+
+def graph(y: torch.Tensor) -> list[str]:
+    """The names of the steps that made y."""
+    names, waiting = [], [y.grad_fn]
+    while waiting:
+        step = waiting.pop()
+        if step is not None:
+            names.append(type(step).__name__)
+            waiting += [before for before, _ in step.next_functions]
+    return names
+
+
+def test_subsampling_has_exact_gradients_once_and_twice():
+    x = torch.randn(2, 3, 4, 5, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: Subsample.apply(t, (2, 2, 2)), x)
+    assert torch.autograd.gradgradcheck(lambda t: Subsample.apply(t, (1, 2, 2)), x)
+
+
+def test_small_strided_layers_keep_the_bits_of_torch():
+    """Committed results rest on them."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(16, 64, 4, 16, 16).contiguous(memory_format=NDHWC), torch.randn(128, 64, 1, 1, 1)
+    assert torch.equal(pointwise_conv3d(x, weight, (2, 2, 2)), F.conv3d(x, weight, None, (2, 2, 2)))
+
+
 def test_same_state_dict_type_under_autocast_and_shape_on_meta():
     theirs, ours = nn.Conv3d(4, 6, 1, bias=False), PointwiseConv3d(4, 6)
     ours.load_state_dict(theirs.state_dict())
@@ -44,7 +89,20 @@ def test_same_state_dict_type_under_autocast_and_shape_on_meta():
     compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
     assert torch.allclose(compiled(x), theirs(x), atol=1e-6)
     assert ours.to("meta")(x.to("meta")).shape == (2, 6, 3, 5, 5)
-    assert "4, 6" in repr(ours)
+    assert "4, 6, stride=(1, 1, 1)" in repr(ours)
+
+
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2)], ids=str)
+def test_strided_under_autocast_compiled_and_on_meta(stride, monkeypatch):
+    monkeypatch.setattr(pointwise, "WORTH", 0)
+    ours = PointwiseConv3d(4, 6, stride)
+    x = torch.randn(2, 4, 3, 5, 5)
+    want = F.conv3d(x, ours.weight, None, stride)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(x).dtype == torch.bfloat16
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    assert torch.allclose(compiled(x), want, atol=1e-6)
+    assert ours.to("meta")(x.to("meta")).shape == want.shape
 
 
 FAULTS = """
