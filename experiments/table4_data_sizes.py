@@ -62,6 +62,7 @@ TABLE = Table(
         ),
     ),
     metrics=("train_top1", "video_top1", "gap"),
+    figures=("data_sizes",),
 )
 
 if __name__ == "__main__":

@@ -24,13 +24,17 @@ from csn.plots.axes import (
     FAMILIES,
     MARKERS,
     PALETTE,
+    STYLES,
+    accuracy_by_size,
     against_paper,
     channel_separated,
+    data_sized,
     empty,
     gap_sizes,
     gaps,
     group_curves,
     grouped,
+    leads_by_size,
     learning,
     published_numbers,
     summary,
@@ -39,9 +43,9 @@ from csn.plots.axes import (
 from csn.plots.planes import filters
 
 __all__ = [
-    "against_paper", "curves", "families", "filters", "gap_sizes", "gaps", "group_curves", "group_sizes", "learned_filters", "learning",
-    "measured_against_paper",
-    "picture", "published", "published_numbers", "regularization", "save", "summary", "tradeoff", "tradeoffs",
+    "accuracy_by_size", "against_paper", "curves", "data_sized", "data_sizes", "families", "filters", "gap_sizes", "gaps", "group_curves",
+    "group_sizes", "leads_by_size", "learned_filters", "learning", "measured_against_paper", "picture", "published", "published_numbers",
+    "regularization", "save", "summary", "tradeoff", "tradeoffs",
 ]  # fmt: skip
 
 
@@ -128,6 +132,20 @@ def regularization(results: Results) -> Figure:
     gaps(results.complete, axes[0])
     gap_sizes(results.complete, axes[1])
     return titled(figure, results, "Mean and 95 % interval")
+
+
+def data_sizes(results: Results) -> Figure:
+    """Accuracy against the number of training videos, and by how much the CSNs better ResNet3D: in test accuracy, by a smaller gap."""
+    figure, axes = plt.subplots(1, 3, figsize=(12.5, 4.2), layout="constrained")
+    apart(figure)
+    lines = data_sized(results)
+    accuracy_by_size(lines, axes[0])
+    leads_by_size(lines, axes[1], "video_top1")
+    leads_by_size(lines, axes[2], "gap")
+    if lines:
+        handles = [Line2D([], [], color=PALETTE[FAMILIES[name]], marker=style[0], ls=style[1:], label=name) for name, style in STYLES.items()]
+        figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
+    return titled(figure, results, "Mean and 95 % interval, paired seeds; above 0: as the paper finds")
 
 
 def curves(results: Results) -> Figure:

@@ -6,7 +6,7 @@ seeds, bars their 95 % intervals.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from math import isfinite, nan
 
@@ -34,6 +34,9 @@ TITLES = {
     "video_top1": "test video@1, %", "train_top1": "training video@1, %", "clip_top1": "test clip@1, %", "gap": "training minus test video@1, points",
 }  # fmt: skip
 FAMILIES = {"simple": 0, "bottleneck": 1, "ResNet3D": 0, "ir-CSN": 1, "ip-CSN": 2}  # the colour of each
+STYLES = {"ResNet3D": "o-", "ir-CSN": "D--", "ip-CSN": "P:"}  # where all are of one depth
+ASIDE_SIZE = 1.04  # factor between markers of one number of videos
+SEPARATED = {"bottleneck-D": "ir-CSN", "ip": "ip-CSN"}
 MARKERS = {"full": "o", "G2": "s", "G4": "p", "G8": "^", "D": "D", "DG4": "X", "ip": "P", "26": "o", "50": "s", "101": "^", "152": "D"}
 
 
@@ -67,7 +70,7 @@ def grouped(data: pd.DataFrame) -> pd.DataFrame:
 
 def channel_separated(data: pd.DataFrame) -> pd.DataFrame:
     """With the columns family (ResNet3D, ir-CSN, ip-CSN) and kind (the depth)."""
-    return data.assign(family=[{"bottleneck-D": "ir-CSN", "ip": "ip-CSN"}.get(block, "ResNet3D") for block in data.block], kind=data.depth.astype(str))
+    return data.assign(family=[SEPARATED.get(block, "ResNet3D") for block in data.block], kind=data.depth.astype(str))
 
 
 def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, metric: str = "video_top1", chained: Sequence[str] = tuple(MARKERS), log: bool = True) -> Axes:
@@ -170,6 +173,65 @@ def gap_sizes(lines: Sequence[Line], ax: Axes) -> Axes:
     ax.axvline(0, color="0.5", lw=1)
     ax.set_xlabel(TITLES["gap"])
     ax.grid(alpha=0.3, axis="x")
+    return ax
+
+
+Sized = dict[tuple[str, int, int], Line]  # lines by family, number of training videos, seed
+
+
+def data_sized(results: Results) -> Sized:
+    """The complete lines of a table whose rows differ in their training videos."""
+    videos = {row.label: getattr(row.under(results.recipe).data, "train", 0) for row in results.table.rows if not row.unfit(results.recipe)}
+    return {(SEPARATED.get(line["block"], "ResNet3D"), videos[line["row"]], int(line["seed"])): line for line in results.complete}
+
+
+def by_size(ax: Axes, points: Mapping[int, Sequence[float]], family: str, fill: str | None = None) -> None:
+    """Mean and 95 % interval of numbers against training videos, in the style of a family, beside those of the others."""
+    i, found = list(STYLES).index(family), {n: interval(points[n]) for n in sorted(points)}
+    places = [n * ASIDE_SIZE ** (i - 1) for n in found]
+    halves = [one.half if isfinite(one.half) else 0.0 for one in found.values()]
+    means = [one.mean for one in found.values()]
+    ax.errorbar(places, means, yerr=halves, fmt=STYLES[family], color=PALETTE[FAMILIES[family]], mfc=fill, capsize=3, ms=6)
+    ax.set_xscale("log")
+    ax.set_xticks(list(found), [str(n) for n in found])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("training videos")
+
+
+def accuracy_by_size(lines: Sized, ax: Axes) -> Axes:
+    """Training (hollow) and test video@1 against training videos."""
+    if not lines:
+        return empty(ax)
+    for family in STYLES:
+        for metric, fill in (("train_top1", "white"), ("video_top1", None)):
+            points: dict[int, list[float]] = {}
+            for (own, videos, _), line in lines.items():
+                if own == family:
+                    points.setdefault(videos, []).append(value(line, metric))
+            if points:
+                by_size(ax, points, family, fill)
+    handles = [Line2D([], [], ls="", marker="o", color="0.35", mfc=fill, label=name) for name, fill in (("training", "white"), ("test", "0.35"))]
+    ax.legend(handles=handles, frameon=False)
+    ax.set_ylabel("video@1, %")
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def leads_by_size(lines: Sized, ax: Axes, metric: str) -> Axes:
+    """By how many points each CSN betters ResNet3D of the same seed and videos: in test accuracy (video_top1), or by a smaller gap."""
+    sign = -1 if metric == "gap" else 1
+    pairs = {key: (line, base) for key, line in lines.items() if key[0] != "ResNet3D" and (base := lines.get(("ResNet3D", *key[1:])))}
+    if not pairs:
+        return empty(ax)
+    for family in dict.fromkeys(key[0] for key in pairs):
+        points: dict[int, list[float]] = {}
+        for (own, videos, _), (line, base) in pairs.items():
+            if own == family:
+                points.setdefault(videos, []).append(sign * (value(line, metric) - value(base, metric)))
+        by_size(ax, points, family)
+    ax.axhline(0, color="0.5", lw=1)
+    ax.set_ylabel("gap: ResNet3D over CSN, points" if metric == "gap" else "test: CSN over ResNet3D, points")
+    ax.grid(alpha=0.3)
     return ax
 
 
