@@ -142,11 +142,13 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for reader in READERS:
         own = [row for row in rows if row["reader"] == reader]
         safe, other = [row for row in own if row["plan"] == "decord"], [row for row in own if row["plan"] != "decord"]
-        speeds = [(row["clips_per_core_second"], plain[row["file"]]["clips_per_core_second"]) for row in safe if not row["error"]]
+        speeds = [(row["clips_per_core_second"], plain[row["file"]]["clips_per_core_second"])
+                  for row in safe if not row["error"] and not plain[row["file"]]["error"]]  # fmt: skip
         found.append(
             {
                 "reader": reader, "safe_files": len(safe), "safe_exact": sum(row["exact"] == 1 for row in safe),
-                "clips_per_core_second": median(speed for speed, _ in speeds), "speed_over_decord": median(a / b for a, b in speeds),
+                "clips_per_core_second": median(speed for speed, _ in speeds) if speeds else None,
+                "speed_over_decord": median(a / b for a, b in speeds) if speeds else None,
                 "other_files": len(other), "other_exact": sum(row["exact"] == 1 for row in other),
             }
         )  # fmt: skip
