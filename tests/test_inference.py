@@ -15,6 +15,7 @@ VARIANTS = [
     Variant(block="simple", depth=18, width=8),
     Variant(block="simple-G", depth=18, width=8, groups=4, pool1=False),
     Variant(block="simple-D", depth=18, width=8),
+    Variant(block="simple", depth=18, width=3, pool1=False),  # three channels not in the stem alone
     Variant(block="bottleneck", width=8),
     Variant(block="bottleneck-DG", width=8, groups=2),
     Variant(block="bottleneck-D", depth=50, width=8, pool1=False),
