@@ -7,7 +7,7 @@ PEERS is an environment of its own, since one of them pins old packages:
     python -m venv PEERS
     PEERS/bin/pip install torch==2.14.1 torchvision==0.29.2 pytorchvideo==0.1.5 mmaction2==1.2.0 mmengine mmcv-lite
 
-Every network runs in a process of its own; the processes take turns, one step each, so that whatever else the machine
+Every network runs in a process of its own; the processes take turns, one step each, so that whatever else the
 machine does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round
 (in inference to ir-CSN with its batch norm folded, csn.inference, as prediction uses it), beside the ratio of their FLOPs; peak_mb of
 the process, and mb_per_clip: what the steps added to what it held with the network built, divided by the batch. On CUDA the same

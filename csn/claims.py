@@ -93,7 +93,8 @@ class Shrinks:
         def lead(line: Mapping[str, Line], pair: tuple[str, str]) -> float:
             return value(line[pair[0]], self.metric) - value(line[pair[1]], self.metric)
 
-        name = f"({' - '.join(self.wide)}) over ({' - '.join(self.narrow)})"
+        what = "" if self.metric == "video_top1" else f"{NAMES.get(self.metric, self.metric)}: "
+        name = f"{what}({' - '.join(self.wide)}) over ({' - '.join(self.narrow)})"
         unit = UNITS.get(self.metric, "points")
         return [Part(name, (*self.wide, *self.narrow), unit, lambda line: lead(line, self.wide) - lead(line, self.narrow))]
 

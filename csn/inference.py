@@ -19,6 +19,7 @@ from csn.blocks import ConvBN, Residual
 from csn.depthwise import DepthwiseConv3d
 from csn.pointwise import FEW, FRAMES, PointwiseConv3d
 from csn.resnet3d import ResNet3D, Stem
+from csn.spec import UserError
 
 ONEDNN = torch.ops.mkldnn
 NDHWC = torch.channels_last_3d
@@ -70,11 +71,11 @@ class FoldedConv(nn.Module):
         if b * t * h * w < FEW or b * t < FRAMES:  # as in csn.pointwise
             rows = x.permute(0, 2, 3, 4, 1).reshape(-1, c)
             after = "relu" if self.relu and other is None else "none"
-            y = ONEDNN._linear_pointwise(rows, self.weight.view(-1, c), self.bias, after, [], "").view(b, t, h, w, -1).permute(0, 4, 1, 2, 3)
+            y = ONEDNN._linear_pointwise(rows, self.weight.view(-1, c), self.bias, after, [], "").view(b, t, h, w, len(self.bias)).permute(0, 4, 1, 2, 3)
             return y if other is None else y.add_(other).clamp_min_(0)  # in cache; the operator that adds by itself is slower
         frames, others = (None if one is None else one.transpose(1, 2).reshape(b * t, -1, h, w) for one in (x, other))  # channels_last, views
         assert frames is not None
-        return self.written(frames, others, self.weight[:, :, 0], [0, 0], [1, 1]).view(b, t, -1, h, w).transpose(1, 2)
+        return self.written(frames, others, self.weight[:, :, 0], [0, 0], [1, 1]).view(b, t, len(self.bias), h, w).transpose(1, 2)
 
     def written(self, x: Tensor, other: Tensor | None, weight: Tensor, padding: list[int], stride: list[int]) -> Tensor:
         """One call of oneDNN's convolution."""
@@ -122,7 +123,13 @@ def fast(x: Tensor) -> bool:
 
 
 def folded(net: ResNet3D) -> ResNet3D:
-    """A copy of net for inference, in eval mode, of folded parts; net is left as it is. (B, 3, T, H, W) -> (B, K)."""
+    """A copy of net for inference, in eval mode, of folded parts; net is left as it is. (B, 3, T, H, W) -> (B, K).
+
+    Raises UserError where a weight or a statistic is not finite: oneDNN's ReLU makes 0 of what is no number.
+    """
+    for what, values in net.state_dict().items():
+        if not values.isfinite().all():
+            raise UserError(f"`{what}` of the network holds what is not a finite number; take another checkpoint.")
     copied = copy.deepcopy(net).eval().to(memory_format=NDHWC)
     kinds: tuple[tuple[type[nn.Module], Callable[[Any], nn.Module]], ...] = (ConvBN, FoldedConv), (Stem, FoldedStem), (Residual, FoldedResidual)
     for kind, make in kinds:

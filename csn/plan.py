@@ -124,7 +124,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
 def clip_of(rows: Sequence[Row], recipe: Recipe) -> str:
     """'8x224x224, 400 classes', the clip and classes that all rows share, or 'its own size', where rows have their own."""
     found = {f"{own.frames}x{own.crop}x{own.crop}, {own.data.classes} classes" for own in (row.under(recipe) for row in rows if not row.unfit(recipe))}
-    return found.pop() if len(found) == 1 else "each row's own size and classes"
+    return found.pop() if len(found) == 1 else "each row's own size and classes" if found else "no row that the scale holds"
 
 
 def needs(rows: list[Row], recipe: Recipe, data: Path) -> dict[str, list[str]]:

@@ -27,15 +27,19 @@ class Subsample(torch.autograd.Function):
     """Every stride-th frame, row and column, (B, C, T, H, W) -> (B, C, T/s, H/s, W/s), sizes rounded up, channels_last_3d."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, stride: Stride) -> Tensor:
-        ctx.sizes, ctx.stride = x.shape, stride
+    def forward(x: Tensor, stride: Stride) -> Tensor:
         return _kept(x, stride).contiguous(memory_format=NDHWC)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Stride], output: Tensor) -> None:
+        ctx.sizes, ctx.stride = inputs[0].shape, inputs[1]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         # one pass of zeros; torch's own gradient of three slices makes three
-        whole = torch.empty(ctx.sizes, dtype=gradients[0].dtype, memory_format=NDHWC).zero_()
-        _kept(whole, ctx.stride).copy_(gradients[0])
+        [g] = gradients
+        whole = torch.empty(ctx.sizes, dtype=g.dtype, device=g.device, memory_format=NDHWC).zero_()
+        _kept(whole, ctx.stride).copy_(g)
         return whole, None
 
 

@@ -60,7 +60,7 @@ class Row:
         if self.videos == 1:
             return own
         if not isinstance(own.data, Embedded):
-            raise UserError(f"{self.videos:g} times the training videos of {own.data.kind} cannot be drawn; scales small and photo draw their own.")
+            raise UserError(f"{self.videos:g} times the training videos of {own.data.kind} cannot be drawn; scales of built-in data draw theirs.")
         return replace(own, data=replace(own.data, train=round(own.data.train * self.videos)))
 
     def at(self, recipe: Recipe) -> Variant:

@@ -55,7 +55,7 @@ TABLE = Table(
             tests=(Order(("simple", "simple-G8", "simple-D")),),
         ),
         Claim(
-            text="Taking it away lowers accuracy in bottlenecks, and in simple networks of 16 blocks, too",
+            text="Taking channel interaction away lowers accuracy in bottlenecks and in simple networks of 16 blocks, too",
             source=f"finding A: the amount of channel interaction drives accuracy; {AFTER}",
             tests=(Order(("bottleneck", "bottleneck-G8", "bottleneck-D")), Order(("simple-34", "simple-G8-34", "simple-D-34"))),
         ),

@@ -13,6 +13,7 @@ import pytest
 from csn.provenance import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import decode
 import depthwise as layers
 import machine
 import step
@@ -34,6 +35,16 @@ def test_a_network_is_compared_to_ir_csn_within_a_round() -> None:
 def test_layers_are_those_of_the_network() -> None:
     found = layers.layers(26, 8, 64, 16)
     assert sum(found.values()) == 8 and found[(16, 8, 16, 16, (1, 1, 1))] == 2
+
+
+def test_a_reader_that_reads_nothing_has_empty_cells() -> None:
+    rows = [{"file": "a", "reader": name, "plan": "decord", "clips_per_core_second": speed, "exact": 1.0, "error": error}
+            for name, speed, error in (("door", 8.0, ""), ("decord", 10.0, ""), ("pyav", None, "RuntimeError"))]  # fmt: skip
+    door, plain, pyav = decode.summary(rows)[:3]
+    assert (door["speed_over_decord"], plain["speed_over_decord"], door["safe_exact"]) == (0.8, 1.0, 1)
+    assert pyav["speed_over_decord"] is pyav["clips_per_core_second"] is None
+    without = decode.summary([{**row, "error": "RuntimeError"} if row["reader"] == "decord" else row for row in rows])
+    assert without[0]["speed_over_decord"] is None
 
 
 def test_a_machine_without_git_is_described(monkeypatch: pytest.MonkeyPatch) -> None:

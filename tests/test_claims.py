@@ -159,6 +159,11 @@ def test_a_lead_that_shrinks_is_a_difference_of_differences() -> None:
     assert verdict_on(claim, lines(a=[50], b=[40], c=[70], d=[69])).decides.difference.mean == 9.0
     assert found.decides.difference.mean == pytest.approx(10 - 2) and found.verdict == "supported"
     assert verdict_on(claim, lines(a=[50, 52, 51], b=[40, 41, 42], c=[70, 71, 72])).decides.n == "0 of 3"
+    assert found.decides.part.name == "(a - b) over (c - d)"
+    [gap] = of(Shrinks(wide=("a", "b"), narrow=("c", "d"), metric="gap")).parts()
+    assert gap.name == "gap: (a - b) over (c - d)"
+    tops = dict(zip("abcd", [(90, 50), (80, 60), (95, 70), (90, 75)], strict=True))
+    assert gap.number({row: line(row, 0, test, train_top1=str(train)) for row, (train, test) in tops.items()}) == (40 - 20) - (25 - 15)
 
 
 def costly(row: str, tops: list[float], gmacs: float, interactions: float) -> list[dict[str, str]]:

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 import csn
-from csn.inference import FoldedConv, fast, folded, folding_error
-from csn.resnet3d import ResNet3D
-from csn.spec import Variant
+from csn.blocks import ConvBN, Residual
+from csn.inference import FoldedConv, FoldedResidual, FoldedStem, fast, folded, folding_error
+from csn.resnet3d import ResNet3D, Stem
+from csn.spec import UserError, Variant
 
 VARIANTS = [
     Variant(block="simple", depth=18, width=8),
@@ -43,7 +44,23 @@ def test_folded_equals_the_network(variant: Variant) -> None:
     before = {name: t.clone() for name, t in net.state_dict().items()}
     assert folding_error(net, clips) < 1e-5
     assert not net.training and all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
-    assert not any(isinstance(m, nn.BatchNorm3d) for m in folded(net).modules())
+    kinds = {type(m) for m in folded(net).modules()}
+    assert not kinds & {nn.BatchNorm3d, ConvBN, Residual, Stem} and {FoldedConv, FoldedStem, FoldedResidual} <= kinds
+
+
+@pytest.mark.parametrize("name", ["stem.conv1.conv.weight", "stages.conv3_x.0.shortcut.bn.running_var", "head.fc.bias"])
+def test_what_is_no_number_is_refused(name: str) -> None:
+    """The network would answer NaN; oneDNN's ReLU would make 0 of it, and classes of that."""
+    net = trained(Variant(block="bottleneck-D", width=8))
+    values = net.state_dict()[name]
+    values[(0,) * values.ndim] = float("nan")
+    with pytest.raises(UserError, match=f"`{name}` of the network holds what is not a finite number"):
+        folded(net)
+
+
+@pytest.mark.parametrize("pool1", [True, False])
+def test_no_clips_give_no_logits(pool1: bool) -> None:
+    assert folded(trained(Variant(block="bottleneck-D", width=8, pool1=pool1)))(torch.randn(0, 3, 4, 32, 32)).shape == (0, 11)
 
 
 def test_both_paths_agree_on_few_and_on_many_positions() -> None:

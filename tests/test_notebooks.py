@@ -60,6 +60,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     flags = ("--scale", "smoke", "--home", home, "--data", data)
     done = run("experiments/table4_regularization.py", *flags, "--only", "ResNet3D-26", "ip-CSN-26")
     assert done.returncode == 0, done.stdout + done.stderr
+    sized = run("experiments/table4_sizes.py", *flags, "--only", "ir-CSN-50-x1", "ResNet3D-50-x2")
+    assert sized.returncode == 0, sized.stdout + sized.stderr
     for script in ("table2_interactions", "table3_groups"):
         assert run(f"experiments/{script}.py", *flags, "--show").returncode == 0
     return home

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from test_table import TABLE, line, lines
 
 from csn import plots
 from csn.collect import Results, read
 from csn.plots.axes import beside, channel_separated, grouped
-from csn.recipes import PAPER, PHOTO, SMOKE
+from csn.recipes import PAPER, PHOTO, SMALL, SMOKE
 from csn.spec import UserError
 from csn.table import every_table, runs_of, table_of
 
@@ -84,6 +85,33 @@ def test_every_point_and_its_interval_are_inside_the_axes() -> None:
 def test_close_points_are_moved_apart_around_their_middle() -> None:
     places = np.array([0.0, 5.0, 5.01, 4.99, 9.0])
     assert sorted(beside(places, 0.1)[1:4]) == [-1, 0, 1] and beside(places, 0.1)[[0, 4]].tolist() == [0, 0]
+
+
+def drawn_at(ax: Axes) -> dict[str, list[tuple[int, float]]]:
+    """Marker -> (number of videos, height) of the points of an axis of data sizes."""
+    sizes = ax.get_xticks()
+    assert ax.get_xlabel() == "training videos" and [text.get_text() for text in ax.get_xticklabels()] == [f"{n:.0f}" for n in sizes]
+    return {str(one.get_marker()): [(int(min(sizes, key=lambda n: abs(n - x))), round(float(y), 6)) for x, y in zip(*one.get_data(), strict=True)]
+            for one in ax.lines if one.get_marker() in "oDP"}  # fmt: skip
+
+
+def test_data_sizes_show_who_betters_whom_and_by_how_much() -> None:
+    """ir-CSN: 5 points more in test, 2 less in training; ip-CSN: 1 and 0 less; more with the number of videos, another number every seed."""
+    table, lines = table_of("table4_sizes"), []
+    for row, one in runs_of(table.rows, SMALL, (0, 1)):
+        block, more = one.variant.block, row.videos + one.seed
+        test = 50 + more + {"bottleneck": 0, "bottleneck-D": 5 * row.videos, "ip": -1}[block]
+        train = 90 + more - (2 if block == "bottleneck-D" else 0)
+        lines.append(line(row.label, one.seed, test, train_top1=str(train), block=block, depth="50"))
+    figure = plots.data_sizes(Results(table, SMALL, lines, seeds=(0, 1)))
+    accuracy, test, gap = map(drawn_at, figure.axes)
+    assert test == {"D": [(320, 2.5), (640, 5.0), (1280, 10.0), (2560, 20.0)], "P": [(n, -1.0) for n in (320, 640, 1280, 2560)]}
+    assert gap == {"D": [(320, 4.5), (640, 7.0), (1280, 12.0), (2560, 22.0)], "P": [(n, -1.0) for n in (320, 640, 1280, 2560)]}
+    assert accuracy["o"] == [(320, 51.0), (640, 51.5), (1280, 52.5), (2560, 54.5)]  # ResNet3D, the test drawn last
+    fewer = [one for one in lines if one["row"] != "ip-CSN-50-x4"]
+    assert len(drawn_at(plots.data_sizes(Results(table, SMALL, fewer, seeds=(0, 1))).axes[1])["P"]) == 3
+    paper = [one for one in lines if one["row"].endswith("-x1")]
+    assert drawn_at(plots.data_sizes(Results(table, PAPER, paper, seeds=(0, 1))).axes[1]) == {"D": [(240436, 5.0)], "P": [(240436, -1.0)]}
 
 
 def test_recalled_numbers_are_hollow() -> None:

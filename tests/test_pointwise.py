@@ -70,13 +70,24 @@ def test_subsampling_has_exact_gradients_once_and_twice():
     x = torch.randn(2, 3, 4, 5, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda t: Subsample.apply(t, (2, 2, 2)), x)
     assert torch.autograd.gradgradcheck(lambda t: Subsample.apply(t, (1, 2, 2)), x)
+    weigh = lambda t: (Subsample.apply(t, (2, 2, 2)) ** 2).sum()
+    assert torch.equal(torch.func.grad(weigh)(x), torch.autograd.grad(weigh(x), x)[0])
 
 
-def test_small_strided_layers_keep_the_bits_of_torch():
+def test_small_strided_layers_keep_the_bits_of_torch(monkeypatch):
     """Committed results rest on them."""
     torch.manual_seed(0)
-    x, weight = torch.randn(16, 64, 4, 16, 16).contiguous(memory_format=NDHWC), torch.randn(128, 64, 1, 1, 1)
-    assert torch.equal(pointwise_conv3d(x, weight, (2, 2, 2)), F.conv3d(x, weight, None, (2, 2, 2)))
+    x = torch.randn(32, 64, 4, 16, 16).contiguous(memory_format=NDHWC).requires_grad_()  # of all strided layers at scales small and photo the largest
+    weight = torch.randn(128, 64, 1, 1, 1).requires_grad_()
+    g = torch.randn(32, 128, 2, 8, 8).contiguous(memory_format=NDHWC)
+
+    def found(y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (y, *torch.autograd.grad(y, (x, weight), g))
+
+    want = found(F.conv3d(x, weight, None, (2, 2, 2)))
+    assert all(map(torch.equal, found(pointwise_conv3d(x, weight, (2, 2, 2))), want))
+    monkeypatch.setattr(pointwise, "WORTH", 0)
+    assert not torch.equal(found(pointwise_conv3d(x, weight, (2, 2, 2)))[2], want[2])  # the product sums in another order
 
 
 def test_same_state_dict_type_under_autocast_and_shape_on_meta():

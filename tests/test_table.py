@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import run
 from rich.console import Console
 
 from csn import cli, plots
@@ -28,6 +29,7 @@ sys.path.insert(0, str(REPOSITORY / "experiments"))
 import table2_interactions
 import table3_groups
 import table4_regularization
+import table4_sizes
 
 ROWS = (
     Row(label="a", variant=Variant(block="simple", depth=18), paper_top1=Quoted(65.3, recalled=True)),
@@ -248,9 +250,31 @@ def test_tables_share_their_runs() -> None:
         assert len(names) == 6 and set(names) <= set(shared)
 
 
+def test_data_sizes_are_multiples_of_the_scale_s_training_videos_and_nothing_else() -> None:
+    runs = {row.label: run for row, run in runs_of(table4_sizes.TABLE.rows, SMALL, (0,))}
+    assert [runs[f"ResNet3D-50-x{size}"].recipe.data.train for size in ("0.5", "1", "2", "4")] == [320, 640, 1280, 2560]  # type: ignore[union-attr]
+    assert all(replace(one.recipe, data=SMALL.data) == SMALL and one.variant.depth == 50 for one in runs.values())
+    once = {row.label: run for row, run in runs_of(table4_regularization.TABLE.rows, SMALL, (0,))}
+    assert {runs[f"{name}-x1"].name for name in ("ResNet3D-50", "ir-CSN-50", "ip-CSN-50")} == {run.name for label, run in once.items() if "50" in label}
+    assert {row.videos: row.seeds_at("small") for row in table4_sizes.TABLE.rows} == {0.5: (0, 1, 2), 1: (0, 1, 2, 3, 4), 2: (0, 1, 2), 4: (0, 1, 2)}
+
+
+def test_a_data_size_that_a_scale_has_not_is_one_sentence() -> None:
+    half, whole = table4_sizes.TABLE.rows[0], table4_sizes.TABLE.rows[3]
+    assert half.unfit(SMOKE) == "`train` (=40) must be a multiple of 80 (10 digits x 8 motions)."
+    paper = recipe_of("paper")
+    assert half.unfit(paper) == "0.5 times the training videos of kinetics400 cannot be drawn; scales of built-in data draw theirs."
+    assert whole.unfit(paper) is None and whole.under(paper) == paper
+    done = run("experiments/table4_sizes.py", "--plan", "--scale", "smoke")
+    assert done.returncode == 0 and "cannot be held" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
+    none = run("experiments/table4_sizes.py", "--plan", "--scale", "smoke", "--only", "ip-CSN-50-x0.5")
+    assert none.returncode == 0 and "no row that the scale holds" in none.stdout
+
+
 def test_every_table_names_rows_once_and_its_claims_name_rows() -> None:
-    names = [table.name for table in every_table()]
-    assert [name.partition("_")[0] for name in names] == [f"table{i}" for i in range(1, len(names) + 1)]
+    assert [table.name for table in every_table()] == [
+        "table1_architectures", "table2_interactions", "table3_groups", "table4_regularization", "table4_sizes", "table5_benchmarks",
+    ]  # fmt: skip
     for table in every_table():
         labels = [row.label for row in table.rows]
         assert len(set(labels)) == len(labels) and len(table.claims) <= 6
@@ -286,7 +310,8 @@ def test_table3_asks_for_every_group_size_and_small_holds_all() -> None:
 @pytest.mark.parametrize("scale", ["small", "photo"])
 def test_the_planned_runs_are_the_committed_lines(scale: str) -> None:
     """Five seeds of the rows of Table 4, wherever they stand, and three of the others."""
-    for table, count in ((table2_interactions.TABLE, 30), (table3_groups.TABLE, 72), (table4_regularization.TABLE, 30)):
+    counts = (table2_interactions.TABLE, 30), (table3_groups.TABLE, 72), (table4_regularization.TABLE, 30), (table4_sizes.TABLE, 42)
+    for table, count in counts:
         planned = [(row.label, run.name) for row, run in runs_of(table.rows, recipe_of(scale))]
         committed = [(one["row"], one["run"]) for one in read_lines(csv_path(table, recipe_of(scale), REPOSITORY))]
         assert sorted(planned) == sorted(committed) and len(planned) == count

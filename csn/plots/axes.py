@@ -26,6 +26,8 @@ from csn.claims import Line, value
 from csn.collect import Results
 from csn.metrics import interval
 from csn.published import measure
+from csn.recipes import VIDEOS
+from csn.spec import Embedded
 
 ASIDE = 6 / 72  # inches between markers of one place
 PALETTE = sns.color_palette("colorblind")
@@ -181,8 +183,20 @@ Sized = dict[tuple[str, int, int], Line]  # lines by family, number of training 
 
 def data_sized(results: Results) -> Sized:
     """The complete lines of a table whose rows differ in their training videos."""
-    videos = {row.label: getattr(row.under(results.recipe).data, "train", 0) for row in results.table.rows if not row.unfit(results.recipe)}
+    data = {row.label: row.under(results.recipe).data for row in results.table.rows if not row.unfit(results.recipe)}
+    videos = {label: own.train if isinstance(own, Embedded) else VIDEOS[own.kind][0] for label, own in data.items()}
     return {(SEPARATED.get(line["block"], "ResNet3D"), videos[line["row"]], int(line["seed"])): line for line in results.complete}
+
+
+def sized_axis(lines: Sized, ax: Axes) -> Axes:
+    """The axis of training videos, a tick a size."""
+    sizes = sorted({videos for _, videos, _ in lines})
+    ax.set_xscale("log")
+    ax.set_xticks(sizes, [str(n) for n in sizes])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("training videos")
+    ax.grid(alpha=0.3)
+    return ax
 
 
 def by_size(ax: Axes, points: Mapping[int, Sequence[float]], family: str, fill: str | None = None) -> None:
@@ -192,10 +206,6 @@ def by_size(ax: Axes, points: Mapping[int, Sequence[float]], family: str, fill: 
     halves = [one.half if isfinite(one.half) else 0.0 for one in found.values()]
     means = [one.mean for one in found.values()]
     ax.errorbar(places, means, yerr=halves, fmt=STYLES[family], color=PALETTE[FAMILIES[family]], mfc=fill, capsize=3, ms=6)
-    ax.set_xscale("log")
-    ax.set_xticks(list(found), [str(n) for n in found])
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("training videos")
 
 
 def accuracy_by_size(lines: Sized, ax: Axes) -> Axes:
@@ -213,8 +223,7 @@ def accuracy_by_size(lines: Sized, ax: Axes) -> Axes:
     handles = [Line2D([], [], ls="", marker="o", color="0.35", mfc=fill, label=name) for name, fill in (("training", "white"), ("test", "0.35"))]
     ax.legend(handles=handles, frameon=False)
     ax.set_ylabel("video@1, %")
-    ax.grid(alpha=0.3)
-    return ax
+    return sized_axis(lines, ax)
 
 
 def leads_by_size(lines: Sized, ax: Axes, metric: str) -> Axes:
@@ -231,8 +240,7 @@ def leads_by_size(lines: Sized, ax: Axes, metric: str) -> Axes:
         by_size(ax, points, family)
     ax.axhline(0, color="0.5", lw=1)
     ax.set_ylabel("gap: ResNet3D over CSN, points" if metric == "gap" else "test: CSN over ResNet3D, points")
-    ax.grid(alpha=0.3)
-    return ax
+    return sized_axis(lines, ax)
 
 
 def learning(curves: Sequence[Line], ax: Axes, metric: str = "clip_top1") -> Axes:
