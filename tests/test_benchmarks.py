@@ -15,6 +15,7 @@ from csn.provenance import REPOSITORY
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import decode
 import depthwise as layers
+import limits
 import machine
 import step
 
@@ -63,3 +64,22 @@ def test_what_needs_a_gpu_is_limited_to_nine_minutes() -> None:
     assert f"add up to {sum(limits)}" in script.read_text()
     for name in re.findall(r"(?:benchmarks|experiments|tests)/\w+\.py", script.read_text()):
         assert Path(REPOSITORY / name).exists(), name
+
+
+def test_limits_are_shares_of_a_step_and_rates_of_its_products() -> None:
+    rows = limits.rows_of("train", {"ReLU": 1.0, "products": 3.0}, 6e6, 8.0, 0.5)
+    told = [(row["work"], row["share"], row["gflop_per_s"], row["best_gflop_per_s"]) for row in rows]
+    assert told == [("products", 0.75, 4.0, 8.0), ("ReLU", 0.25, None, None)]
+    dense, values = limits.multiply_adds(8, 112, 50, "infer")
+    assert 2.3e9 < dense < 2.65e9 and 1.4e7 < values < 1.8e7  # 10.578 GMACs at 224 pixels are a quarter at 112
+    stem = 64 * 8 * 56 * 56 * 3 * 3 * 7 * 7
+    assert limits.multiply_adds(8, 112, 50, "train")[0] == 3 * dense - stem
+
+
+def test_the_time_of_a_step_is_told_by_kind_of_work() -> None:
+    args = Namespace(serve="ir-CSN/26/channels_last_3d", mode="train", device="cpu", dtype="fp32", compile=False, threads=1, batch=2, frames=4, crop=32)
+    total = limits.spent(step.prepare(args)[1], 1)
+    assert {"products", "depthwise", "batch norm", "ReLU", "optimiser", "sums, copies, zeros"} <= set(total)
+    folded = Namespace(**{**vars(args), "serve": "ir-CSN/26/channels_last_3d folded", "mode": "infer"})
+    found = limits.spent(step.prepare(folded)[1], 1)
+    assert {"products", "depthwise"} <= set(found) and not {"batch norm", "optimiser"} & set(found)
