@@ -188,8 +188,12 @@ def test_a_killed_command_leaves_no_run_behind(tmp_path: Path, data: Path) -> No
         time.sleep(0.02)
     process.kill()
     process.wait()
-    with held(folder, wait=True):  # the run has ended, state saved
-        assert "the state is saved" in (folder / "log.txt").read_text() or (folder / "record.json").exists()
+    with held(folder, wait=True):  # the run goes on no more; it says so when it has let go
+        ended = lambda: "the state is saved" in (folder / "log.txt").read_text() or (folder / "record.json").exists()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not ended():
+            time.sleep(0.02)
+        assert ended()
 
 
 @pytest.mark.parametrize(("facts", "state"), [({}, "done"), ({"error": "nan"}, "failed"), ({"error": "disk", "retry": True}, "missing")])
