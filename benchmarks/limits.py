@@ -2,7 +2,7 @@
 
     python benchmarks/limits.py --threads 1      results/benchmarks/limits_cpu_1thread.csv
 
-One step of training, and one of inference with batch norm folded, as benchmarks/step.py has them, seen by torch's profiler. Products are
+One step of training, and one of inference with batch norm folded, as benchmarks/step.py has them, operator by operator. Products are
 the dense convolutions and matrix products, with the rate of their multiply-adds (two operations each) beside that of one large matrix product
 in float32; what moves memory is told in milliseconds only, beside the time of copying the network's feature maps once.
 """
@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from step import prepare
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -27,38 +28,47 @@ import csn
 KINDS = {  # of operators, by what their names contain; the first that fits
     "batch norm": ("batch_norm",),
     "ReLU": ("threshold_backward", "clamp_min", "relu"),
-    "products": ("convolution", "linear_pointwise", "mm"),
-    "sums, copies, zeros": ("add_", "aten::add", "copy_", "fill_", "zero_"),
+    "products": ("convolution", "linear_pointwise", "mm", "aten.linear"),
+    "sums, copies, zeros": ("aten.add", "copy", "clone", "fill_", "zero"),
     "optimiser": ("fused_sgd",),
 }
 SIDE = 2048  # of the matrices whose product tells what the machine can do
 
 
-def kind_of(event: Any) -> str:
-    """The kind of work that an operator's own time belongs to."""
-    above = event
-    while above is not None:
-        if above.name.startswith("csn::depthwise"):
-            return "depthwise"
-        above = above.cpu_parent
-    filters = event.input_shapes[1] if len(event.input_shapes) > 1 else []
-    if "convolution" in event.name and len(filters) == 5 and filters[1] == 1 and filters[2:] == [3, 3, 3]:
-        return "depthwise"  # of a folded network
-    return next((kind for kind, names in KINDS.items() if any(name in event.name for name in names)), "other")
+class Clock(TorchDispatchMode):
+    """Adds up the seconds of the operators by kind of work. (torch's profiler writes its notes between the tensors, which are then mapped afresh.)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = dict.fromkeys((*KINDS, "depthwise", "other"), 0.0)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        began = time.perf_counter()
+        found = func(*args, **(kwargs or {}))
+        self.total[kind_of(str(func), args)] += time.perf_counter() - began
+        return found
+
+
+def kind_of(name: str, args: Sequence[Any]) -> str:
+    """The kind of work of an operator called with args."""
+    filters = args[1] if len(args) > 1 and isinstance(args[1], torch.Tensor) else None
+    of_folded = "convolution" in name and filters is not None and filters.shape[1:] == (1, 3, 3, 3)
+    if "depthwise" in name or of_folded:
+        return "depthwise"
+    return next((kind for kind, names in KINDS.items() if any(one in name for one in names)), "other")
 
 
 def spent(step: Callable[[], None], rounds: int) -> dict[str, float]:
-    """Milliseconds of one step by kind, the mean over rounds."""
+    """Milliseconds of one step by kind, the mean over rounds; "other" with all that is no operator."""
     for _ in range(3):
         step()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as seen:
+    began = time.perf_counter()
+    with Clock() as clock:
         for _ in range(rounds):
             step()
-    total: dict[str, float] = {}
-    for event in seen.events() or ():
-        kind = kind_of(event)
-        total[kind] = total.get(kind, 0.0) + event.self_cpu_time_total / 1e3 / rounds
-    return total
+    whole = time.perf_counter() - began
+    clock.total["other"] += whole - sum(clock.total.values())
+    return {kind: 1e3 * seconds / rounds for kind, seconds in clock.total.items()}
 
 
 def timed(work: Callable[[], object], rounds: int = 5) -> float:
@@ -75,7 +85,7 @@ def rows_of(mode: str, total: dict[str, float], dense: float, best: float, copy_
     """A row a kind of work, the longest first. dense: multiply-adds of the products; best: GFLOP/s of a large product."""
     whole = sum(total.values())
     rows = []
-    for kind, ms in sorted(total.items(), key=lambda item: -item[1]):
+    for kind, ms in sorted(((kind, ms) for kind, ms in total.items() if ms), key=lambda item: -item[1]):
         rate = 2e-6 * dense / ms if kind == "products" else None
         rates = {"gflop_per_s": rate, "best_gflop_per_s": best if rate else None}
         rows.append({"mode": mode, "work": kind, "ms": ms, "share": ms / whole, **rates, "copy_ms": copy_ms})
@@ -105,8 +115,6 @@ def main() -> None:
     from csn.memory import keep_memory
 
     keep_memory()
-    # what the profiler writes down lies between the tensors: without room for both, every large one is mapped afresh
-    torch.empty(3 * 2**30, dtype=torch.uint8).fill_(1)
     torch.set_num_threads(args.threads)
     a, b = torch.randn(2, SIDE, SIDE)
     best = 2e-9 * SIDE**3 / timed(lambda: a @ b)

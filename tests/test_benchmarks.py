@@ -79,7 +79,7 @@ def test_limits_are_shares_of_a_step_and_rates_of_its_products() -> None:
 def test_the_time_of_a_step_is_told_by_kind_of_work() -> None:
     args = Namespace(serve="ir-CSN/26/channels_last_3d", mode="train", device="cpu", dtype="fp32", compile=False, threads=1, batch=2, frames=4, crop=32)
     total = limits.spent(step.prepare(args)[1], 1)
-    assert {"products", "depthwise", "batch norm", "ReLU", "optimiser", "sums, copies, zeros"} <= set(total)
+    assert min(total.values()) > 0 and set(total) == {*limits.KINDS, "depthwise", "other"}
     folded = Namespace(**{**vars(args), "serve": "ir-CSN/26/channels_last_3d folded", "mode": "infer"})
     found = limits.spent(step.prepare(folded)[1], 1)
-    assert {"products", "depthwise"} <= set(found) and not {"batch norm", "optimiser"} & set(found)
+    assert min(found["products"], found["depthwise"]) > 0 and found["batch norm"] == found["optimiser"] == 0
