@@ -1,4 +1,4 @@
-# make demo: the environment, then Table 3 on MovingDigits, four rows, one seed: about seven minutes on 2 cores
+# make demo: the environment, then Table 3 on MovingDigits, four rows, one seed: about five minutes on 2 cores
 # make test: the environment, then the tests
 PYTHON ?= python3
 RUN := .venv/bin/python
