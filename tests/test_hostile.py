@@ -150,6 +150,17 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
         read(tmp_path / "none")
 
 
+def test_an_archive_of_a_version_that_nobody_writes(tmp_path: Path) -> None:
+    """One wrong byte; Python's zipfile calls it not implemented."""
+    content, path = bytearray(torch_bytes({"a": torch.ones(3)}, True)), tmp_path / "weights.pth"
+    content[content.find(b"PK\x01\x02") + 6] = 200
+    with pytest.raises(NotImplementedError):
+        zipfile.ZipFile(io.BytesIO(content))
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged archive"):
+        read(path)
+
+
 def test_more_numbers_than_the_file_has_bytes_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights"
     path.write_bytes(torch_bytes({"stem.0.weight": torch.zeros(1).expand(10**6, 10**6)}, True))
