@@ -38,9 +38,10 @@ def compile_one(job: Job) -> None:
 def main() -> None:
     dtypes = sys.argv[1:]
     jobs: list[Job] = [
-        (direction, *rest)
-        for direction, configs in (("grad_weight", ours.SUM_CONFIGS), ("forward", ours.MAP_CONFIGS), ("grad_input", ours.MAP_CONFIGS))
-        for rest in product(dtypes, STRIDES, configs)
+        (direction, dtype, stride, config)
+        for direction in ("grad_weight", "forward", "grad_input")
+        for dtype, stride in product(dtypes, STRIDES)
+        for config in ours.configs(direction, stride)
     ]
     with ProcessPoolExecutor(16, get_context("spawn")) as pool:
         for job, done in [(job, pool.submit(compile_one, job)) for job in jobs]:

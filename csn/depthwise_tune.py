@@ -57,7 +57,7 @@ def forward_ways(x: Tensor, weight: Tensor, stride: Sequence[int]) -> dict[str, 
     if _has_kernel(x, weight):
         from csn import depthwise_triton as ours
 
-        ways |= {f"triton {c}": partial(ours.convolve, config=c) for c in ours.MAP_CONFIGS}
+        ways |= {f"triton {c}": partial(ours.convolve, config=c) for c in ours.configs("forward", stride)}
     return ways | {name: partial(_torch_forward, layout=layout) for name, layout in LAYOUTS.items()}
 
 
@@ -66,7 +66,7 @@ def grad_input_ways(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Seq
     if _has_kernel(g, weight):
         from csn import depthwise_triton as ours
 
-        ways |= {f"triton {c}": partial(ours.grad_input, config=c) for c in ours.MAP_CONFIGS}
+        ways |= {f"triton {c}": partial(ours.grad_input, config=c) for c in ours.configs("grad_input", stride)}
     return ways | {name: partial(_torch_grad_input, layout=layout) for name, layout in LAYOUTS.items()}
 
 
@@ -75,7 +75,7 @@ def grad_weight_ways(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int]
     if _has_kernel(x, weight):
         from csn import depthwise_triton as ours
 
-        ways |= {f"triton {c}": partial(ours.grad_weight, config=c) for c in ours.SUM_CONFIGS}
+        ways |= {f"triton {c}": partial(ours.grad_weight, config=c) for c in ours.configs("grad_weight", stride)}
     return ways | {name: partial(_torch_grad_weight, layout=layout) for name, layout in LAYOUTS.items()}
 
 

@@ -57,7 +57,7 @@ def ledger_sheet(found: Ledger) -> Sheet:
     """The ledger to read: a line a claim and scale."""
     columns = ("table", "claim", "scale", "difference", "deciding part", "n", "verdict")
     rows = [(results.table.name[5:6], one.claim.text, results.recipe.scale, *judged_cells(one)) for results, one in found.judged]
-    return Sheet("Claims of the paper", columns, rows, " ".join([RULE, *found.left_out]), text=(*columns[1:5], "verdict"))
+    return Sheet("Claims", columns, rows, " ".join([RULE, *found.left_out]), text=(*columns[1:5], "verdict"))
 
 
 def parts_sheet(found: Ledger) -> Sheet:
@@ -72,7 +72,7 @@ def verdicts(judged: Sequence[Judged], left_out: Sequence[str]) -> Sheet:
     """The claims of one table with difference, interval, n and verdict."""
     columns = ("claim", "difference", "deciding part", "n", "verdict")
     rows = [(one.claim.text, *judged_cells(one)) for one in judged]
-    return Sheet("Claims of the paper", columns, rows, " ".join([RULE, *left_out]), text=(*columns[:3], columns[-1]))
+    return Sheet("Claims", columns, rows, " ".join([RULE, *left_out]), text=(*columns[:3], columns[-1]))
 
 
 def judged_cells(one: Judged) -> tuple[str, str, str, str]:
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the ledger; write its CSVs and, of all scales, results/claims.md. Returns 0, or 2 for what a person can mend."""
     from csn.report import markdown
 
-    parser = argparse.ArgumentParser(prog="python -m csn.claims", description="Every claim of the paper, with its verdict at every scale with results.")
+    parser = argparse.ArgumentParser(prog="python -m csn.claims", description="Every claim, the paper's and ours, with its verdicts.")
     parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of results/ (default: the repository)")
     parser.add_argument("--scale", nargs="+", choices=list(SCALES), help="these scales only (default: all with results, smoke left out)")
     args = parser.parse_args(arguments)
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for scale in scales:
             write_scale(found, scale, args.home)
         if args.scale is None:
-            text = f"# Claims of the paper\n\n{markdown(sheet)}\n## Every part\n\n{markdown(parts_sheet(found))}"
+            text = f"# Claims\n\n{markdown(sheet)}\n## Every part\n\n{markdown(parts_sheet(found))}"
             write_atomic(args.home / "results" / "claims.md", text.encode())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

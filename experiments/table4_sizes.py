@@ -47,7 +47,7 @@ TABLE = Table(
     ),
     claims=(
         Claim(
-            text="Channel separation narrows the gap more from half of the videos than from four times as many (depth 50)",
+            text="Channel separation narrows the gap more from half of the videos than from four times as many (depth 50; ours)",
             source=SOURCE,
             tests=tuple(
                 Shrinks((label("ResNet3D", 0.5), few), (label("ResNet3D", 4), many), "gap")
@@ -56,7 +56,7 @@ TABLE = Table(
         ),
         *(
             Claim(
-                text=f"From {name} videos of the scale channel separation raises test accuracy (depth 50)",
+                text=f"From {name} videos of the scale channel separation raises test accuracy (depth 50; ours)",
                 source=SOURCE,
                 tests=(Order((separated(videos), label("ResNet3D", videos))),),
             )
