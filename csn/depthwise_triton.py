@@ -8,7 +8,7 @@ once. The middle row of the next frame is read before the current one is compute
 neighbours' other rows with it. Sums are float32. No atomics: the same inputs give the same bits. Run with TRITON_INTERPRET=1 the
 kernels are computed on the CPU.
 
-Measured so far is the machine code only, compiled for sm_90 by Triton 3.8 (tests/test_depthwise_machine_code.py), not the time
+Measured so far is the machine code only, compiled for sm_90 by Triton 3.8 and, alike, 3.6 (tests/test_depthwise_machine_code.py), not the time
 on a GPU. Nothing spills. 27 products take 27 instructions at least; all instructions of a thread in the loop over time, for each
 output element, and its registers, of the first tilings, from bfloat16 and from float32:
     forward_kernel, stride 1    49 and 43 (one column: 64 and 52), 230 and 241 registers
