@@ -57,7 +57,7 @@ def ledger_sheet(found: Ledger) -> Sheet:
     """The ledger to read: a line a claim and scale."""
     columns = ("table", "claim", "scale", "difference", "deciding part", "n", "verdict")
     rows = [(results.table.name[5:6], one.claim.text, results.recipe.scale, *judged_cells(one)) for results, one in found.judged]
-    return Sheet("Claims", columns, rows, " ".join([RULE, *found.left_out]), text=(*columns[1:5], "verdict"))
+    return Sheet("Every claim", columns, rows, " ".join([RULE, *found.left_out]), text=(*columns[1:5], "verdict"))
 
 
 def parts_sheet(found: Ledger) -> Sheet:
