@@ -74,6 +74,13 @@ def interval(values: Sequence[float] | Floats, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
+def next_value(values: Sequence[float] | Floats, level: float = 0.95) -> Interval:
+    """Student's prediction interval of one more value drawn as the values (S,) were, around their mean."""
+    spread = interval(values, level)
+    half = spread.half * np.sqrt(spread.n + 1)
+    return Interval(spread.mean, spread.mean - half, spread.mean + half, spread.n)
+
+
 def bootstrap(statistic: Callable[[NDArray[np.int64]], float], n: int, level: float = 0.95, seed: int = 0) -> Interval:
     """statistic of n videos with the percentile interval of RESAMPLES draws of n of them, with replacement.
 

@@ -103,14 +103,14 @@ def installed(package: str) -> str | None:
 
 
 def cpu_name() -> str:
-    """The processor's model as Linux names it, or what Python knows."""
+    """The processor as Linux names it, or what Python knows, with family and model: one name may cover several, whose bits differ."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        lines = []
+    facts = {name.strip(): value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return f"{name} (family {facts['cpu family']} model {facts['model']})" if {"cpu family", "model"} <= facts.keys() else name
 
 
 def warn_about(torch: Any) -> None:

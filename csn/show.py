@@ -15,6 +15,7 @@ from csn.claims import Line
 from csn.collect import Results, csv_path
 from csn.complexity import architecture, complexity
 from csn.ledger import verdicts
+from csn.metrics import next_value
 from csn.published import benchmarks
 from csn.sheet import Sheet, cell, mean, put
 from csn.table import Row, unfit_rows
@@ -90,20 +91,27 @@ def sheets(results: Results, rows: Sequence[Row], narrow: bool = False) -> list[
     return [*found, *([verdicts(results.judged(), results.unheld())] if results.table.claims else [])]
 
 
-def compared(line: Line, committed: Line) -> str:
-    """How a rerun line stands to the committed line of the same run: equal in every accuracy, within or outside its interval, or by how much it differs."""
-    ours, theirs = line["video_top1"], committed["video_top1"]
-    low, high = committed["video_top1_low"], committed["video_top1_high"]
-    if all(line[name] == committed[name] for name in ("train_top1", "clip_top1", "video_top1")):
-        outcome = "equal"
-    elif not ours or not theirs:
-        outcome = "cannot be compared"
-    elif low and high:
-        outcome = "within" if float(low) <= float(ours) <= float(high) else "outside"
-    else:
-        outcome = f"differs by {float(ours) - float(theirs):+.3f} points"
-    bounds = f" [{low}, {high}]" if low and high else ""
-    return f"{line['row']} seed {line['seed']}: video@1 {ours or 'missing'}, committed {theirs or 'missing'}{bounds} on {committed['device']}: {outcome}."
+def compared(line: Line, committed: Sequence[Line]) -> str:
+    """How a rerun line stands to the committed line of the same run, one of the committed lines of its row.
+
+    Equal in every accuracy; or, as on another type of machine, where a run is to its committed line as another seed is, within
+    or outside the interval of one more run of the row (csn.metrics.next_value), of fewer than three that of the committed
+    line over its test videos; or by how much it differs where there is none.
+    """
+    [own] = [one for one in committed if one["run"] == line["run"]]
+    ours, theirs, low, high, of = line["video_top1"], own["video_top1"], own["video_top1_low"], own["video_top1_high"], "over test videos"
+    tops = [float(one["video_top1"]) for one in committed if one["video_top1"]]
+    if len(tops) >= 3:
+        bounds = next_value(tops)
+        low, high, of = f"{max(0, bounds.low):.1f}", f"{min(100, bounds.high):.1f}", f"of one more run, {bounds.n} seeds"
+    start = f"{line['row']} seed {line['seed']}: video@1 {ours or 'missing'}, committed {theirs or 'missing'} on {own['device']}: "
+    if all(line[name] == own[name] for name in ("train_top1", "clip_top1", "video_top1")):
+        return f"{start}equal."
+    if not ours or not theirs:
+        return f"{start}cannot be compared."
+    if not low or not high:
+        return f"{start}differs by {float(ours) - float(theirs):+.3f} points."
+    return f"{start}{'within' if float(low) <= float(ours) <= float(high) else 'outside'} [{low}, {high}], 95 % {of}."
 
 
 def render(drawn: Results, printed: Results, rows: Sequence[Row], home: Path, console: Console) -> None:

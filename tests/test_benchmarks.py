@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from csn.provenance import REPOSITORY
+from csn.provenance import REPOSITORY, cpu_name
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import decode
@@ -83,3 +83,11 @@ def test_the_time_of_a_step_is_told_by_kind_of_work() -> None:
     folded = Namespace(**{**vars(args), "serve": "ir-CSN/26/channels_last_3d folded", "mode": "infer"})
     found = limits.spent(step.prepare(folded)[1], 1)
     assert min(found["products"], found["depthwise"]) > 0 and found["batch norm"] == found["optimiser"] == 0
+
+
+def test_a_processor_is_named_with_family_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n"
+    monkeypatch.setattr(Path, "read_text", lambda self: f"{one}\n{one}")
+    assert cpu_name() == "AMD EPYC (family 25 model 17)"
+    monkeypatch.setattr(Path, "read_text", lambda self: "model name\t: Neoverse\n")
+    assert cpu_name() == "Neoverse"

@@ -12,7 +12,7 @@ from sklearn import metrics as theirs
 
 from csn.data import Sample, Split
 from csn.evaluate import Scores, labels_of
-from csn.metrics import auc, bootstrap, log_loss, top_k
+from csn.metrics import auc, bootstrap, log_loss, next_value, top_k
 
 RNG = np.random.default_rng(0)
 NAN = float("nan")
@@ -61,6 +61,15 @@ def test_log_loss_is_sklearns() -> None:
     assert log_loss(p, positive).mean() == pytest.approx(theirs.log_loss(positive, np.stack([1 - p, p], 1)))
     assert log_loss(np.array([0.5, NAN]), np.array([True, False])) == pytest.approx(np.log(2))
     assert log_loss(np.array([0.0, 1.0], np.float32), np.array([True, True])) == pytest.approx([-np.log(1e-6), 0], abs=1e-5)
+
+
+def test_the_next_value_lies_within_its_interval_as_often_as_told() -> None:
+    draws = np.random.default_rng(0).normal(50, 3, size=(4000, 4))
+    bounds = [next_value(values[:3]) for values in draws]
+    within = np.mean([one.low <= values[3] <= one.high for one, values in zip(bounds, draws, strict=True)])
+    assert 0.94 < within < 0.96
+    assert bounds[0].mean == pytest.approx(draws[0, :3].mean()) and bounds[0].n == 3
+    assert np.isnan(next_value([1.0]).low)
 
 
 def test_bootstrap_is_scipys_percentile_interval() -> None:

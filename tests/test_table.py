@@ -147,22 +147,27 @@ def test_a_rerun_is_compared_with_the_committed_line(tmp_path: Path, monkeypatch
     flags = ["--show", "--scale", "smoke", "--home"]
     assert cli.main(TABLE, [*flags, str(home)]) == 0
     told = capsys.readouterr().out
-    assert "a seed 0: video@1 83.375, committed 83.250 [80.750, 85.875] on A: within.\n" in told
+    assert "a seed 0: video@1 83.375, committed 83.250 on A: within [80.750, 85.875], 95 % over test videos.\n" in told
     assert "b seed 0: video@1 50.000, committed 50.000 on A: equal.\n" in told
     assert cli.main(TABLE, [*flags, str(repository)]) == 0 and "committed" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("ours", "bounds", "words"),
+    ("ours", "bounds", "others", "words"),
     [
-        ("90.0", ("80.0", "85.0"), "[80.0, 85.0] on : outside."),
-        ("82.0", ("", ""), "differs by -1.250 points."),
-        ("", ("80.0", "85.0"), "video@1 missing, committed 83.25 [80.0, 85.0] on : cannot be compared."),
+        ("90.0", ("80.0", "85.0"), [], "committed 83.25 on : outside [80.0, 85.0], 95 % over test videos."),
+        ("90.0", ("80.0", "85.0"), [70.0], "committed 83.25 on : outside [80.0, 85.0], 95 % over test videos."),
+        ("82.0", ("", ""), [], "committed 83.25 on : differs by -1.250 points."),
+        ("", ("80.0", "85.0"), [], "video@1 missing, committed 83.25 on : cannot be compared."),
+        # Student, 2 degrees of freedom: 82 +- 4.3027 * 1.25 * sqrt(4 / 3)
+        ("88.0", ("80.0", "85.0"), [80.75, 82.0], "committed 83.25 on : within [75.8, 88.2], 95 % of one more run, 3 seeds."),
+        ("88.3", ("80.0", "85.0"), [80.75, 82.0], "committed 83.25 on : outside [75.8, 88.2], 95 % of one more run, 3 seeds."),
     ],
 )
-def test_a_rerun_may_lie_outside_or_have_nothing_to_lie_in(ours: str, bounds: tuple[str, str], words: str) -> None:
-    committed = line("a", 0, 83.25, video_top1_low=bounds[0], video_top1_high=bounds[1])
-    assert compared(line("a", 0, None, video_top1=ours), committed).endswith(words)
+def test_a_rerun_may_lie_within_or_outside_or_have_nothing_to_lie_in(ours: str, bounds: tuple[str, str], others: list[float], words: str) -> None:
+    committed = [line("a", 0, 83.25, video_top1_low=bounds[0], video_top1_high=bounds[1], run="a-s0")]
+    committed += [line("a", seed, top1, run=f"a-s{seed}") for seed, top1 in enumerate(others, 1)]
+    assert compared(line("a", 0, None, video_top1=ours, run="a-s0"), committed).endswith(words)
 
 
 def test_whoever_deletes_a_record_runs_it_again(tmp_path: Path) -> None:
