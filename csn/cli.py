@@ -188,10 +188,10 @@ def show(table: Table, only: Sequence[str] | None, seeds: tuple[int, ...] | None
         aside = superseded(csv_path(table, recipe, home))
         console.print(f"They were moved to {aside}", soft_wrap=True, markup=False)
     committed = read_lines(csv_path(table, recipe, REPOSITORY)) if home != REPOSITORY else []
-    runs = {line["run"] for line in committed}
     for line in chosen:
-        if line["run"] in runs and (home / "runs" / line["run"] / "record.json").exists():
-            console.print(compared(line, [one for one in committed if one["row"] == line["row"]]), soft_wrap=True, markup=False)
+        row = [one for one in committed if one["row"] == line["row"]]
+        if line["run"] in {one["run"] for one in row} and (home / "runs" / line["run"] / "record.json").exists():
+            console.print(compared(line, row), soft_wrap=True, markup=False)
     for sentence in troubles:
         errors.print(f"error: {sentence}", markup=False, soft_wrap=True)
     if troubles:

@@ -98,7 +98,7 @@ def compared(line: Line, committed: Sequence[Line]) -> str:
     or outside the interval of one more run of the row (csn.metrics.next_value), of fewer than three that of the committed
     line over its test videos; or by how much it differs where there is none.
     """
-    [own] = [one for one in committed if one["run"] == line["run"]]
+    own = next(one for one in committed if one["run"] == line["run"])
     ours, theirs, low, high, of = line["video_top1"], own["video_top1"], own["video_top1_low"], own["video_top1_high"], "over test videos"
     tops = [float(one["video_top1"]) for one in committed if one["video_top1"]]
     if len(tops) >= 3:
