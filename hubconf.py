@@ -8,7 +8,7 @@ from csn.checkpoints.network import load as _load
 from csn.resnet3d import ResNet3D, build
 from csn.spec import Variant
 
-dependencies = ["torch", "torchvision", "numpy", "safetensors"]
+dependencies = ["torch", "torchvision", "numpy", "PIL", "safetensors"]
 
 
 def load(path: str, num_classes: int | None = None) -> ResNet3D:

@@ -138,7 +138,7 @@ class Claim:
 class Weighed:
     """A part on some lines: the interval of its numbers (NaN where a planned seed is missing), and how many of the planned seeds are there.
 
-    ceiling: both sides are at 100 in every seed, so that the part can never lie above 0.
+    ceiling: both sides are at 100 in every seed and it asks for more than level, so that the part can never lie above 0.
     """
 
     part: Part
@@ -193,7 +193,7 @@ def weighed(part: Part, lines: Iterable[Line], planned: Mapping[str, Sequence[in
     numbers = [number for line in paired if isfinite(number := part.number(line))]
     if len(numbers) < len(paired):
         return Weighed(part, interval([]), len(numbers), len(paired))
-    ceiling = bool(part.metric and paired) and all(value(line[row], part.metric) == 100 for line in paired for row in part.rows)
+    ceiling = bool(part.metric and paired) and not any(numbers) and all(value(line[row], part.metric) == 100 for line in paired for row in part.rows)
     return Weighed(part, interval(numbers), len(paired), len(paired), ceiling)
 
 

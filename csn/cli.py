@@ -20,18 +20,12 @@ from rich.console import Console
 from csn import cluster
 from csn.collect import collect, csv_path, read_lines, superseded
 from csn.execute import read_record
+from csn.flags import Parser, results_home
 from csn.plan import plan, published_in, seconds_of, state_of
 from csn.provenance import REPOSITORY, device_of
 from csn.recipes import SCALES, recipe_of
-from csn.spec import Embedded, Recipe, UserError
+from csn.spec import Embedded, Recipe, UserError, require
 from csn.table import Row, Table, cost_key, count_costs, planned_costs, runs_of
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one sentence."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UserError(f"{message[0].upper()}{message[1:]}; --help lists the flags.")
 
 
 def parser_of(table: Table) -> Parser:
@@ -55,12 +49,11 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     try:
         args = parser_of(table).parse_args(arguments)
+        refuse(args, table)
         recipe = recipe_of(args.scale)
         rows = table.chosen(args.only)
         seeds = tuple(dict.fromkeys(args.seeds)) if args.seeds is not None else None
         home, data = args.home.resolve(), (args.data or args.home / "data").resolve()
-        if args.plan and (args.show or args.status or args.cancel):
-            raise UserError("Argument --plan: goes alone or with --submit; --help lists the flags.")
         if not table.trains:
             return show_costs(table, rows, recipe, home, args.plan, console)
         if args.submit or args.status or args.cancel:
@@ -68,14 +61,19 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
             count_costs(run for _, run in work if args.submit)
             published = published_in(table, recipe, home)
             runs = [run for _, run in work if state_of(run, home, published) != "published"]
-            if args.submit and len(runs) < len(work):
-                console.print(f"{len(work) - len(runs)} published runs are left out; to run them again, give a fresh --home.", soft_wrap=True)
+            if len(runs) < len(work) and not args.json:
+                told = "published run is" if len(work) - len(runs) == 1 else "published runs are"
+                console.print(f"{len(work) - len(runs)} {told} left out; to run them again, give a fresh --home.", soft_wrap=True)
+                if not runs:
+                    return 0
             return cluster.act(args, runs, home, data, seconds_of(work, recipe, table, home))
         if args.plan:
             plan(table, rows, seeds, recipe, home, data, jobs_of(args), console)
             return 0
         code = 0
-        if not args.show:
+        if args.show:
+            results_home(home)
+        else:
             code = run_missing(table, rows, seeds, recipe, home, data, args, console, errors)
         return max(code, show(table, args.only, seeds, recipe, home, console, errors))
     except UserError as error:
@@ -84,6 +82,22 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("Interrupted; the same command goes on from there.")
         return 2
+
+
+def refuse(args: argparse.Namespace, table: Table) -> None:
+    """Raise UserError for flags that are wrong together, or wrong for the table."""
+    require(args.scale in SCALES, "--scale", args.scale, f"must be one of {', '.join(SCALES)}")
+    for seed in args.seeds or ():
+        require(seed >= 0, "--seeds", seed, "must be at least 0")
+    if args.plan and (args.show or args.status or args.cancel):
+        raise UserError("Argument --plan: goes alone or with --submit; --help lists the flags.")
+    for flag, given, owner in (("profile", args.profile is not None, "submit"), ("dirty", args.dirty, "submit"), ("json", args.json, "status")):
+        if given and not getattr(args, owner):
+            raise UserError(f"Argument --{flag}: goes with --{owner}; --help lists the flags.")
+    if not table.trains and (args.submit or args.status or args.cancel):
+        raise UserError(f"{table.title} trains nothing: it has no runs to submit, watch or cancel; run it without these flags.")
+    if args.home.exists():
+        results_home(args.home)
 
 
 def jobs_of(args: argparse.Namespace) -> int:
@@ -123,7 +137,7 @@ def run_missing(
     weights = [expected.get(run.name) or costs.get(cost_key(run.variant, run.recipe), {}).get("flops", 1) / 1e9 for _, run in work]
     jobs_list = [(row.label, run, weight) for (row, run), weight in zip(work, weights, strict=True)]
     how = f", {jobs} at a time, one thread each" if args.device == "cpu" else ""
-    console.print(f"{len(work)} runs at scale {recipe.scale}{how}.")
+    console.print(f"{len(work)} run{'s' if len(work) > 1 else ''} at scale {recipe.scale}{how}.")
     troubles, interrupted = run_all(jobs_list, home, data, args.device, jobs, console)
     if interrupted:
         raise UserError("Interrupted: every run has saved its state; the same command goes on from there")

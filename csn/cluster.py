@@ -26,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser, action: Any) -> None:
     )
     action.add_argument("--cancel", action="store_true", help="cancel the queued and running jobs of these runs")
     parser.add_argument(
-        "--profile", default="gpu", help="with --submit: slurm/NAME.toml, what a run asks of the cluster (default: gpu)"
+        "--profile", help="with --submit: slurm/NAME.toml, what a run asks of the cluster (default: gpu)"
     )
     parser.add_argument("--dirty", action="store_true", help="with --submit: allow code that differs from its commit")
     parser.add_argument("--json", action="store_true", help="with --status: print once, as JSON")
@@ -44,7 +44,7 @@ def act(args: argparse.Namespace, runs: Sequence[Run], home: Path, data: Path, t
         names = launch.cancel(runs, home)
         print("\n".join(f"cancelled {name}" for name in names) or "None of the runs is queued or running.")
         return 0
-    profile = read_profile(args.profile)
+    profile = read_profile(args.profile or "gpu")
     if args.plan:
         print(launch.preview(runs, home, profile, estimates(runs, profile, took)))
         return 0

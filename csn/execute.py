@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import io
 import json
@@ -27,11 +26,12 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from csn.files import Held, held, write_atomic, write_json
+from csn.flags import Parser
 from csn.provenance import REPOSITORY, code_version, device_of, environment, warn_about
-from csn.spec import Run, UserError
+from csn.spec import Run, UserError, require
 
 MEET_EVERY = 8  # videos of a process after which those that share a test ask each other whether to stop
 STOPPED = 75  # exit code of a run that was asked to stop and has saved its state
@@ -55,12 +55,24 @@ def read_record(run: Run, home: Path) -> dict[str, Any] | None:
         raise UserError(f"The record {path} is damaged ({error}); delete it and run the row again.") from None
 
 
+def stands(record: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
+    """Whether a record is the end of its run: done, or failed in a way that would come again."""
+    return record is not None and not record.get("retry")
+
+
+def resumable(folder: Path) -> bool:
+    """Whether a run's folder holds a state of training to go on from (csn.checkpoints.resume writes it)."""
+    return any((folder / name).exists() for name in ("last.ckpt", "before.ckpt"))
+
+
 def record_loss(run: Run, home: Path, why: str, log: list[str]) -> None:
     """Write the record of a run that ended without one: why, the last lines of its log, and that it is to be tried again.
 
-    Nothing is written while a process works on the run.
+    Nothing is written while a process works on the run, nor over a record that stands: a process may die after writing it.
     """
     with suppress(Held), held(folder_of(run, home)):
+        if stands(read_record(run, home)):
+            return
         write_json(folder_of(run, home) / "record.json", {"run": run.name, "spec": run.to_dict(), "error": why, "log": log, "retry": True})
 
 
@@ -97,7 +109,7 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
         record, trouble = from_first((record, trouble), size)
         if trouble is not None:
             raise trouble
-        if record is not None and not record.get("retry"):
+        if stands(record):
             return record
         warn_about(torch)
         torch.set_num_threads(threads)
@@ -121,6 +133,9 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
                 write_json(folder / "run.json", run.to_dict())
             record = {**base, **work(run, folder, data, place)}
         except (Stopped, UserError):
+            if rank == 0:
+                with suppress(UserError):  # the disk may be what ended it
+                    write_json(folder / "progress.json", {**read_progress(folder), "ended": True}, durable=False)
             raise
         except Diverged as error:
             record = {**base, "error": f"{error}; it would come again (to try all the same, delete the run's record.json)"}
@@ -239,8 +254,17 @@ def end_with(parent: int) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def read_run(path: Path) -> Run:
+    """The Run that path describes. Raises UserError."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"The run description {path} cannot be read ({error}); make it again.") from None
+    return Run.from_dict(content)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m csn.execute", description="Run one run.json to its record, resuming where it stopped.")
+    parser = Parser(prog="python -m csn.execute", description="Run one run.json to its record, resuming where it stopped.")
     parser.add_argument("run", type=Path, help="run.json: the content of a Run")
     parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of runs/ and results/")
     parser.add_argument("--data", type=Path, help="folder of the data sets (HOME/data)")
@@ -249,20 +273,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=0, help="loader processes")
     parser.add_argument("--checkpoint-every", type=float, default=60.0, help="seconds between checkpoints")
     parser.add_argument("--parent", type=int, help="a process that this one does not outlive: its end stops the run, state saved (Linux)")
-    args = parser.parse_args(arguments)
-    if args.parent:
-        end_with(args.parent)
     from csn.train import Stopped
 
     try:
-        run = Run.from_dict(json.loads(args.run.read_text()))
+        args = parser.parse_args(arguments)
+        if args.parent:
+            end_with(args.parent)
+        run = read_run(args.run)
+        require(args.threads >= 1, "--threads", args.threads, "must be at least 1")
+        require(args.workers >= 0, "--workers", args.workers, "must be at least 0")
+        require(args.checkpoint_every >= 0, "--checkpoint-every", args.checkpoint_every, "must be at least 0 seconds")
         record = execute(run, args.home, args.data or args.home / "data", args.device, args.threads, args.workers, args.checkpoint_every)
     except Stopped as stop:
         print(f"{stop}; the state is saved, the same command goes on from there.", file=sys.stderr)
         return STOPPED
-    except (OSError, ValueError) as error:
-        print(f"error: cannot read the run description {args.run} ({error}); make it again.", file=sys.stderr)
-        return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -8,7 +8,6 @@ What goes with the network (statistics, classes, clip) travels in the file, as t
 
 from __future__ import annotations
 
-import argparse
 import copy
 import io
 import logging
@@ -24,6 +23,7 @@ from csn.checkpoints.facts import metadata
 from csn.checkpoints.network import facts_of, load
 from csn.depthwise import DepthwiseConv3d
 from csn.files import write_atomic
+from csn.flags import Parser
 from csn.inference import folded
 from csn.pointwise import PointwiseConv3d
 from csn.resnet3d import ResNet3D
@@ -52,6 +52,8 @@ def export(net: ResNet3D, path: Path, fold: bool = False, size: tuple[int, int, 
         raise UserError(f"`--to` (={path}) must end in .onnx or .pt2.")
     facts = facts_of(net)
     frames, height, width = size or (facts.input.frames, facts.input.crop, facts.input.crop)
+    if min(frames, height, width) < 1:
+        raise UserError(f"`--size` (={frames} {height} {width}) must be frames, height and width of at least 1.")
     clips = torch.randn(2, 3, frames, height, width, generator=torch.Generator().manual_seed(0))
     written = (folded(net) if fold else portable(net)).cpu().eval().to(memory_format=torch.contiguous_format)
     program = torch.export.export(written, (clips,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=False)
@@ -126,13 +128,13 @@ def outputs(content: bytes, suffix: str, clips: Tensor) -> Tensor:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command: 0, or 2 for what a person can mend."""
-    parser = argparse.ArgumentParser(prog="python -m csn.export", description="Write a checkpoint's network for other programs, checked.")
+    parser = Parser(prog="python -m csn.export", description="Write a checkpoint's network for other programs, checked.")
     parser.add_argument("file", type=Path, help="a checkpoint of any format")
     parser.add_argument("--to", type=Path, required=True, metavar="NET.onnx|NET.pt2")
     parser.add_argument("--fold", action="store_true", help="fold batch norm into the convolutions")
     parser.add_argument("--size", type=int, nargs=3, metavar=("T", "H", "W"), help="clip (default: the network's own)")
-    args = parser.parse_args(arguments)
     try:
+        args = parser.parse_args(arguments)
         done = export(load(args.file), args.to, args.fold, tuple(args.size) if args.size else None)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

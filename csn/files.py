@@ -19,6 +19,11 @@ class Held(UserError):
     """Another process has the lock."""
 
 
+def printable(name: str | Path) -> str:
+    """A file's name as text: names are bytes, and what of them is not UTF-8 is escaped."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 @contextmanager
 def replacing(path: Path, remedy: str = "free space there and run the same command again to go on") -> Iterator[Path]:
     """Give a file beside path to write, with path's ending; it becomes path when the block ends, and is removed when that fails.

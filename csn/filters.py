@@ -5,7 +5,6 @@ A line is a filter: layer, channel, and its 27 weights in the order time, height
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csn.files import write_atomic
+from csn.flags import Parser
 from csn.provenance import REPOSITORY
 from csn.spec import UserError
 
@@ -69,11 +69,11 @@ def read_filters(home: Path) -> tuple[str, dict[str, NDArray[np.float64]]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the file. Returns 0, or 2 for what a person can mend."""
-    parser = argparse.ArgumentParser(prog="python -m csn.filters", description="Write some depthwise filters of a finished run to results/filters.csv.")
+    parser = Parser(prog="python -m csn.filters", description="Write some depthwise filters of a finished run to results/filters.csv.")
     parser.add_argument("run", type=Path, help="HOME/runs/<run>, of a network with depthwise convolutions")
     parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of results/ (default: the repository)")
-    args = parser.parse_args(arguments)
     try:
+        args = parser.parse_args(arguments)
         print(f"{write_filters(args.run, args.home)}: drawn by the notebooks of Table 3 and the summary")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

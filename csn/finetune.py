@@ -18,8 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from csn.cli import Parser, main
+from csn.cli import main
 from csn.data.folder import read_classes
+from csn.flags import Parser
 from csn.spec import CLASSES, Recipe, UserError, VideoKind, VideoSet
 from csn.table import Row, Table
 
@@ -62,7 +63,7 @@ def table_of(args: list[str]) -> tuple[Table, list[str]]:
         scale="finetune", data=VideoSet(kind=own.kind, fold=own.fold, classes=classes), width=facts.variant.width, pool1=facts.variant.pool1,
         frames=given.frames, stride=given.stride, crop=given.crop, resize=(given.short, given.short * 5 // 4) if given.short else None,
         mirror=not own.no_mirror and not own.kind.startswith("something"), mean=given.mean, std=given.std, epochs=own.epochs, warmup=0,
-        clips_per_epoch=own.batch, lr=own.lr or RATE * own.batch, batch=own.batch, micro_batch=own.micro_batch, test_clips=10,
+        clips_per_epoch=own.batch, lr=RATE * own.batch if own.lr is None else own.lr, batch=own.batch, micro_batch=own.micro_batch, test_clips=10,
         test_crop=given.crop, views_per_batch=own.micro_batch, fps=None if own.kind == "something-v1" else given.fps,
         pretrained=own.checkpoint, freeze_bn=own.freeze_bn,
     )  # fmt: skip
@@ -80,6 +81,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return main(table, rest)
 
 

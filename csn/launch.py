@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from csn import slurm
-from csn.execute import execute, folder_of, read_record, record_loss
+from csn.execute import execute, folder_of, read_record, record_loss, stands
 from csn.files import Held, held, write_json
 from csn.profiles import Profile
 from csn.provenance import REPOSITORY, Version, version
 from csn.slurm import Submission
 from csn.snapshot import snapshot
 from csn.spec import Run, UserError
-from csn.status import finished
 
 MOST_TIMEOUTS = 30  # sittings a run may take before submitit gives it up
 LOCK_SECONDS = 180  # how long a dead node's lock may outlive it on a shared file system
@@ -127,7 +126,7 @@ def missing(runs: Sequence[Run], home: Path) -> tuple[list[Run], dict[str, str]]
     why: dict[str, str] = {}
     for run in runs:
         record = read_record(run, home)
-        if record is not None and not record.get("retry"):
+        if stands(record):
             why[run.name] = "failed" if "error" in record else "done"
         elif folder_of(run, home).exists():
             try:
@@ -177,18 +176,21 @@ def preview(
     from submitit.slurm.slurm import _make_sbatch_string  # the one place that writes the header
 
     todo, why = missing(runs, home)
+    skipped = "".join(f"\n  left out, {reason}: {name}" for name, reason in why.items())
+    if not todo:
+        return f"Nothing is missing.{skipped}"
     fits(todo, profile)
     current = version(repository)
     chosen = parameters(profile, "csn-<time>", current.folder(home.resolve()), current)
     logs = home.resolve() / "submissions" / "<time>" / "logs"
-    header = _make_sbatch_string("<command>", logs, map_count=max(1, len(todo)), **chosen)
+    header = _make_sbatch_string("<command>", logs, map_count=len(todo), **chosen)
     unit = profile.device.replace("cuda", "gpu").upper()
     cost = f"at most {len(todo) * profile.minutes / 60 * profile.devices:.1f} {unit}-hours before a requeue"
-    if todo and all(run.name in seconds for run in todo):
+    if all(run.name in seconds for run in todo):
         hours = sum(seconds[run.name] for run in todo) / 3600
-        cost = f"about {hours:.1f} {unit}-hours, {cost}" if hours >= 1 else f"about {hours:.2g} {unit}-hours, {cost}"
-    skipped = "".join(f"\n  left out, {reason}: {name}" for name, reason in why.items())
-    text = f"{header}\n{len(todo)} runs on {profile.devices} {unit} each, {cost}{skipped}"
+        told = f"{hours:.1f}" if hours >= 1 else f"{hours:.2g}" if hours >= 0.001 else "less than 0.001"
+        cost = f"about {told} {unit}-hours, {cost}"
+    text = f"{header}\n{len(todo)} run{'s' if len(todo) > 1 else ''} on {profile.devices} {unit} each, {cost}{skipped}"
     if current.dirty:
         text += f"\nThe code differs from commit {current.commit}: --submit will refuse it without --dirty."
     return text
@@ -250,7 +252,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 def cancel(runs: Sequence[Run], home: Path) -> list[str]:
     """scancel those of the runs that are queued or running, in one call; their names. UserError without SLURM."""
-    names = [run.name for run in runs if not finished(run, home)]  # a job that is only cleaning up is left alone
+    names = [run.name for run in runs if not stands(read_record(run, home))]  # a job that is only cleaning up is left alone
     queue = slurm.squeue(slurm.submissions(home, names))
     if queue is None:
         raise UserError("squeue and scancel are missing here; cancel on the cluster's login node.")

@@ -5,7 +5,6 @@ It writes results/<scale>/claims.csv (a line a claim), results/<scale>/claims_pa
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import sys
@@ -19,6 +18,7 @@ from rich.console import Console
 from csn.claims import CEILING, Judged, Weighed
 from csn.collect import Results, csv_path, read
 from csn.files import write_atomic
+from csn.flags import Parser, results_home
 from csn.provenance import REPOSITORY
 from csn.recipes import SCALES, recipe_of
 from csn.sheet import Sheet, put
@@ -117,12 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the ledger; write its CSVs and, of all scales, results/claims.md. Returns 0, or 2 for what a person can mend."""
     from csn.report import markdown
 
-    parser = argparse.ArgumentParser(prog="python -m csn.claims", description="Every claim, the paper's and ours, with its verdicts.")
+    parser = Parser(prog="python -m csn.claims", description="Every claim, the paper's and ours, with its verdicts.")
     parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of results/ (default: the repository)")
-    parser.add_argument("--scale", nargs="+", choices=list(SCALES), help="these scales only (default: all with results, smoke left out)")
-    args = parser.parse_args(arguments)
+    parser.add_argument("--scale", nargs="+", choices=list(SCALES), metavar="SCALE", help=f"of {', '.join(SCALES)} (default: those with results)")
     try:
-        scales = args.scale or scales_with_results(args.home)
+        args = parser.parse_args(arguments)
+        scales = args.scale or scales_with_results(results_home(args.home))
         found = ledger(args.home, scales)
         sheet = ledger_sheet(found)
         put(sheet, Console(highlight=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from csn import cluster
 from csn.collect import csv_path, read_lines
-from csn.execute import folder_of, read_record
+from csn.execute import folder_of, read_record, resumable, stands
 from csn.provenance import REPOSITORY
 from csn.spec import Embedded, Recipe, Run, UserError
 from csn.table import Row, Table, cost_key, planned_costs, runs_of, unfit_rows
@@ -26,11 +27,11 @@ def state_of(run: Run, home: Path, published: set[str]) -> str:
         record = read_record(run, home)
     except UserError:  # named where the records are collected
         return "damaged"
-    if record is not None and not record.get("retry"):
+    if stands(record):
         return "failed" if "error" in record else "done"
     if run.name in published and not folder.exists():
         return "published"
-    return "resumable" if (folder / "last.ckpt").exists() or (folder / "before.ckpt").exists() else "missing"
+    return "resumable" if resumable(folder) else "missing"
 
 
 def published_in(table: Table, recipe: Recipe, home: Path) -> set[str]:
@@ -68,13 +69,13 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
     costs, expected = planned_costs(), seconds_of(work, recipe, table, home)
     gpu = {} if isinstance(recipe.data, Embedded) else cluster.gpu_seconds([run for _, run in work])
     grid = Grid(title=f"{table.title}: plan at scale {recipe.scale}, width {recipe.width}", title_justify="left", caption_justify="left",
-                caption=f"GMACs of one clip of {clip_of(rows, recipe)}. each: of one job.")  # fmt: skip
+                caption=f"GMACs of one clip of {clip_of(rows, recipe)}. each: one job, h:min:s.")  # fmt: skip
     for name in ("row", "GMACs", "M par", "M inter"):
         grid.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
     grid.add_column("runs by seed")
     grid.add_column("each", justify="right", no_wrap=True)
     counts: dict[str, int] = {}
-    remaining, unknown = 0.0, False
+    left: list[float | None] = []  # expected seconds of what is missing
     from csn.runner import clock
 
     for row in rows:
@@ -88,8 +89,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
                 name = name or run.name
                 states[run.seed] = state_of(run, home, published)
                 if states[run.seed] in ("missing", "resumable"):
-                    unknown |= run.name not in expected
-                    remaining += expected.get(run.name, 0.0)
+                    left.append(expected.get(run.name))
         for state in states.values():
             counts[state] = counts.get(state, 0) + 1
         each = clock(expected[name]) if name in expected else f"{gpu[name] / 3600:,.1f} GPU-h" if name in gpu else ""
@@ -105,13 +105,16 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
         console.print(f"Needed below {data}:", soft_wrap=True, markup=False, highlight=False)
         for need, labels in needed.items():
             console.print(f"  {need}: {', '.join(labels)}", markup=False, highlight=False)
-    console.print(f"{len(work)} runs: " + (", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none"), highlight=False)
-    if counts.get("missing", 0) + counts.get("resumable", 0):
-        time = "unknown before a first result" if unknown and not remaining else f"about {clock(remaining / jobs)}"
+    told = ", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none"
+    console.print(f"{len(work)} run{'' if len(work) == 1 else 's'}: {told}", highlight=False)
+    if left:
+        known = [seconds for seconds in left if seconds is not None]
+        unknown = f", without {len(left) - len(known)} of unknown time" if len(known) < len(left) else ""
+        time = f"about {spoken(makespan(known, jobs))}{unknown}" if known else "unknown before a first result"
         console.print(f"Estimated time for what is missing, {jobs} at a time: {time}.", highlight=False)
     if gpu:
-        left = [run.name for _, run in work if state_of(run, home, published) in ("missing", "resumable")]
-        hours, blank = sum(gpu.get(name, 0.0) for name in left) / 3600, sum(name not in gpu for name in left)
+        names = [run.name for _, run in work if state_of(run, home, published) in ("missing", "resumable")]
+        hours, blank = sum(gpu.get(name, 0.0) for name in names) / 3600, sum(name not in gpu for name in names)
         console.print(
             f"About {hours:,.0f} GPU-hours for what is missing" + (f", without {blank} runs of unknown cost" if blank else "") + ": an estimate from"
             f" FLOPs (three forward passes for a training clip, one for a view) at an assumed {cluster.SUSTAINED / 1e12:.0f} TFLOP/s sustained by a GPU.",
@@ -121,10 +124,24 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
         console.print("Empty cost cells are filled by --show, which counts them from the real networks.")
 
 
+def makespan(seconds: Sequence[float], jobs: int) -> float:
+    """How long runs take that begin in this order, jobs at a time."""
+    ends = [0.0] * jobs
+    for own in seconds:
+        heapq.heapreplace(ends, ends[0] + own)
+    return max(ends)
+
+
+def spoken(seconds: float) -> str:
+    """45 s, 12 min, 2 h 3 min."""
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def clip_of(rows: Sequence[Row], recipe: Recipe) -> str:
     """'8x224x224, 400 classes', the clip and classes that all rows share, or 'its own size', where rows have their own."""
     found = {f"{own.frames}x{own.crop}x{own.crop}, {own.data.classes} classes" for own in (row.under(recipe) for row in rows if not row.unfit(recipe))}
-    return found.pop() if len(found) == 1 else "each row's own size and classes" if found else "no row that the scale holds"
+    return found.pop() if len(found) == 1 else "each row's own size and classes" if found else "its own size"
 
 
 def needs(rows: list[Row], recipe: Recipe, data: Path) -> dict[str, list[str]]:

@@ -34,6 +34,8 @@ from csn.data.loader import Reader, TestVideos
 from csn.data.media import VIDEOS, lines, listing
 from csn.data.video import VideoError
 from csn.evaluate import forward
+from csn.files import printable
+from csn.flags import Parser
 from csn.inference import folded
 from csn.memory import keep_memory
 from csn.provenance import device_of
@@ -131,9 +133,9 @@ def videos_of(names: Sequence[Path]) -> list[Path]:
     return found
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="python -m csn.predict", description="Classify videos with a checkpoint of any format.")
+    top = Parser(prog="python -m csn.predict", description="Classify videos with a checkpoint of any format.")
     top.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="files, folders, or .txt lists of paths")
     top.add_argument("--checkpoint", required=True, type=Path, metavar="FILE", help="of VMZ, MMAction2, PyTorchVideo, torchvision or ours")
     top.add_argument("--views", type=int, default=CLIPS, help=f"clips a video, spread evenly (default: {CLIPS})")
@@ -179,14 +181,14 @@ class Printer:
         best, why = answer.top(self.args.top, self.classes), answer.why
         if self.args.json:
             classes = [{"class": k, "name": name, "probability": round(p, 6)} for k, name, p in best]
-            self.videos.append({"video": str(answer.video), "error": why or None, "classes": classes})
+            self.videos.append({"video": printable(answer.video), "error": why or None, "classes": classes})
         elif self.args.csv:
             for rank, (k, name, p) in enumerate(best, 1):
-                self.row(answer.video, rank, k, name, f"{p:.6f}", "")
+                self.row(printable(answer.video), rank, k, name, f"{p:.6f}", "")
             if answer.probs is None:
-                self.row(answer.video, "", "", "", "", why)
+                self.row(printable(answer.video), "", "", "", "", why)
         else:
-            head = str(answer.video) if answer.probs is not None else f"{answer.video}: cannot be read: {why}"
+            head = printable(answer.video) + ("" if answer.probs is not None else f": cannot be read: {why}")
             print(head, *(f"  {100 * p:5.1f} %  {name}" for _, name, p in best), sep="\n", flush=True)
 
     def end(self) -> None:
@@ -197,10 +199,10 @@ class Printer:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command: 0, 1 where a video could not be read, 2 for what a person can mend."""
-    args = parser().parse_args(arguments)
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     found: list[Answer] = []
     try:
+        args = parser().parse_args(arguments)
         if args.top < 1:
             raise UserError(f"`--top` (={args.top}) must be at least 1.")
         device, videos = device_of(args.device), videos_of(args.videos)
@@ -227,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     damaged = [answer for answer in found if answer.probs is None]
     if damaged:
-        print(f"{len(damaged)} of {len(found)} videos could not be read: {', '.join(str(answer.video) for answer in damaged)}", file=sys.stderr)
+        print(f"{len(damaged)} of {len(found)} videos could not be read: {', '.join(printable(answer.video) for answer in damaged)}", file=sys.stderr)
     return 1 if damaged else 0
 
 

@@ -54,7 +54,12 @@ def version(repository: Path) -> Version:
     new = git(repository, "ls-files", "-z", "--others", "--exclude-standard", "--", *CODE).split("\0")[:-1]
     digest = hashlib.sha256(diff.encode())
     for name in sorted(new):
-        digest.update(name.encode() + b"\0" + (repository / name).read_bytes())
+        path = repository / name
+        digest.update(name.encode() + b"\0")
+        if path.is_symlink():  # to nothing, perhaps: editors mark a file as open so
+            digest.update(os.fsencode(path.readlink()))
+        elif path.is_file():
+            digest.update(path.read_bytes())
     return Version(commit, digest.hexdigest()[:12] if diff or new else "")
 
 

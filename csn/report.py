@@ -10,7 +10,6 @@ scale. A test keeps README and files equal.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import csv
 import html
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from csn.collect import Results, read
 from csn.files import write_atomic
+from csn.flags import Parser, results_home
 from csn.ledger import ledger, ledger_sheet, parts_sheet, scales_with_results
 from csn.provenance import LIBRARIES, REPOSITORY, code_version, installed
 from csn.recipes import PAPER, recipe_of
@@ -93,8 +93,10 @@ def parts(home: Path, scales: Sequence[str]) -> str:
 
 def known(table: Table, home: Path = REPOSITORY, scales: Sequence[str] | None = None) -> list[Results]:
     """The results of table at every scale that has some (or at these); without any, those of its own scale, empty."""
+    if not table.trains:
+        return [Results(table, PAPER, ())]
     found = [read(table, recipe_of(scale), home) for scale in scales or scales_with_results(home)]
-    return [results for results in found if results.lines] or [read(table, recipe_of(table.scale), home) if table.trains else Results(table, PAPER, ())]
+    return [results for results in found if results.lines] or [read(table, recipe_of(table.scale), home)]
 
 
 def filled(readme: str, home: Path = REPOSITORY) -> str:
@@ -140,9 +142,9 @@ def rounded(cell: str) -> str:
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
-def page(home: Path = REPOSITORY, scales: Sequence[str] | None = None) -> str:
+def page(home: Path = REPOSITORY) -> str:
     """One self-contained HTML page: verdicts first, then every table at every scale with results, with its figures."""
-    chosen = list(scales or scales_with_results(home))
+    chosen = scales_with_results(home)
     return "\n".join(chain(head(home, chosen), *(section(table, home, chosen) for table in every_table()), ["</body></html>\n"]))
 
 
@@ -176,17 +178,21 @@ def section(table: Table, home: Path, scales: Sequence[str]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m csn.report", description="Write the README's results, or one HTML page of all results.")
+    parser = Parser(prog="python -m csn.report", description="Write the README's results, or one HTML page of all results.")
     parser.add_argument("page", type=Path, nargs="?", help="HTML file to write; without it the README's blocks are written")
     parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of results/ (default: the repository)")
-    args = parser.parse_args(arguments)
     try:
+        args = parser.parse_args(arguments)
+        home = results_home(args.home)
         if args.page:
-            write_atomic(args.page, page(args.home).encode())
+            write_atomic(args.page, page(home).encode())
             print(f"{args.page}: open it in a browser")
         else:
             readme = REPOSITORY / "README.md"
-            write_atomic(readme, filled(readme.read_text(encoding="utf-8"), args.home).encode())
+            old = readme.read_text(encoding="utf-8")
+            new = filled(old, home)
+            write_atomic(readme, new.encode())
+            print(f"{readme}: " + ("its results are as they were" if new == old else "its results are written anew"))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

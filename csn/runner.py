@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from csn.execute import STOPPED, folder_of, read_progress, record_loss
+from csn.execute import STOPPED, folder_of, read_progress, read_record, record_loss, stands
 from csn.files import write_json
 from csn.provenance import REPOSITORY
 from csn.spec import Embedded, Run, UserError
@@ -163,13 +163,13 @@ def outcome(one: Running, code: int, home: Path) -> str:
     if code < 0:
         what = signal.Signals(-code).name
         record_loss(one.run, home, f"killed by {what} (out of memory, perhaps)", [last_line(one.run, home)])
+        if stands(read_record(one.run, home)):  # it died after its record
+            return ""
         return f"{name} was killed by {what} (out of memory, perhaps); its state is saved, the same command goes on from there."
     return f"{name} failed: {last_line(one.run, home).removeprefix('failed: ')}"
 
 
 def result(run: Run, home: Path) -> str:
-    from csn.execute import read_record
-
     record = read_record(run, home) or {}
     memory = record.get("train_memory_mb_per_clip")
     told = f", {memory:.0f} MB a clip" if memory else ""

@@ -78,10 +78,11 @@ def submissions(home: Path, runs: Iterable[str]) -> list[Submission]:
     for path in sorted((home / "submissions").glob("*/submission.json")):
         try:
             content = json.loads(path.read_text())
-        except ValueError:
+            runs, job = tuple(content["runs"]), content["job"]
+        except (ValueError, KeyError, TypeError, OSError):
             raise UserError(f"{path} is damaged; delete the folder {path.parent} (its jobs, if any, go on).") from None
-        if wanted & set(content["runs"]):
-            found.append(Submission(path.parent.name, path.parent, tuple(content["runs"]), content["job"]))
+        if wanted & set(runs):
+            found.append(Submission(path.parent.name, path.parent, runs, job))
     return found
 
 

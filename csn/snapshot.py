@@ -22,13 +22,17 @@ def snapshot(repository: Path, home: Path, allow_dirty: bool) -> tuple[Path, Ver
         raise UserError(f"The code differs from commit {current.commit}: {rule}.\n{files}")
     target = current.folder(home)
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=target.parent))
         listed = git(repository, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *CODE)
-        for name in filter(None, listed.split("\0")):
-            if (repository / name).is_file():  # a deleted file is listed too
-                (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(repository / name, partial / name)
-        partial.chmod(0o755)
-        partial.rename(target)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as partial:
+                copy = Path(partial) / "code"
+                copy.mkdir()
+                for name in filter(None, listed.split("\0")):
+                    if (repository / name).is_file():  # a deleted file is listed too
+                        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copyfile(repository / name, copy / name)
+                copy.rename(target)
+        except OSError as error:
+            raise UserError(f"Cannot copy the code to {target} ({error.strerror or error}); free space there, or give another folder with --home.") from None
     return target, current

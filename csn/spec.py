@@ -10,6 +10,7 @@ import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import cache, cached_property
+from math import inf
 from typing import Any, Literal, get_args
 
 
@@ -17,9 +18,7 @@ class UserError(Exception):
     """A mistake a person can mend: one sentence with the name, the value and the remedy. Exit code 2."""
 
 
-Block = Literal[
-    "simple", "simple-G", "simple-D", "bottleneck", "bottleneck-G", "bottleneck-D", "bottleneck-DG", "ip"
-]
+Block = Literal["simple", "simple-G", "simple-D", "bottleneck", "bottleneck-G", "bottleneck-D", "bottleneck-DG", "ip"]
 BLOCKS: tuple[str, ...] = get_args(Block)
 # Blocks per stage (paper, Table 1). Depths 18 and 34 stack simple blocks, the others bottlenecks.
 STAGES: dict[int, tuple[int, int, int, int]] = {
@@ -178,13 +177,15 @@ class VideoSet:
 class Recipe:
     """Everything but the network: data, clip, augmentation, schedule, batch, test protocol.
 
-    scale: name of the scale. data: the data set. width: channels that stand for the paper's 64.
+    scale: name of the scale. data: the data set. width: channels that stand for the paper's 64. pool1: whether the maximum is taken
+    after conv1. mean, std: of the three colours, in [0, 1]: what clips are normalised with.
     frames, stride: T frames, every stride-th. crop: side of the square crop, pixels. resize: (low, high) range of the short side
     drawn in training, its low end is the short side in test; None keeps the pixels. mirror: random left-right flip.
     epochs of clips_per_epoch clips (temporal jitter: a video may be drawn more than once an epoch, or not at all);
     warmup epochs of linear rise to lr, then half a cosine to 0.
     batch: global batch, clips; micro_batch: clips of one forward, whose batch-norm statistics are shared.
-    momentum (Nesterov); weight_decay: on weights and BN gamma, not on biases and BN beta.
+    lr: the peak. momentum (Nesterov); weight_decay: on weights and BN gamma, not on biases and BN beta.
+    precision: of the forward and backward passes; weights and their steps are fp32.
     test_clips x test_crops views a video (crops 1: centre; 3: along the longer side) of test_crop pixels.
     test_dense: test fully convolutionally: the classifier at every position of the final map, probabilities averaged.
     views_per_batch: views of one forward of the test; bounds its memory.
@@ -237,15 +238,22 @@ class Recipe:
                 require(getattr(self, name) <= low, name, getattr(self, name), f"must not exceed the low end of `resize` (={low})")
         sided = isinstance(self.data, Embedded) or self.data.kind.startswith("something")
         require(not (self.mirror and sided), "mirror", self.mirror, f"must be False for {self.data.kind}, whose classes tell left from right")
+        for name in ("batch", "micro_batch", "test_clips", "views_per_batch"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        require(self.clips_per_epoch >= 0, "clips_per_epoch", self.clips_per_epoch, "must be at least 0")
+        for name in ("lr", "momentum", "weight_decay", "fps"):  # equal numbers, equal names of runs: 1 is 1.0
+            object.__setattr__(self, name, None if getattr(self, name) is None else float(getattr(self, name)))
+        require(0 < self.lr < inf, "lr", self.lr, "must be above 0 and finite")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "must be at least 0 and below 1")
+        require(0 <= self.weight_decay < inf, "weight_decay", self.weight_decay, "must be at least 0 and finite")
+        require(all(0 < value < inf for value in self.std), "std", self.std, "must be above 0 and finite")
+        require(self.precision in ("fp32", "bf16"), "precision", self.precision, "must be fp32 or bf16")
         require(self.batch % self.micro_batch == 0, "micro_batch", self.micro_batch, f"must divide `batch` (={self.batch})")
         require(0 <= self.warmup < self.epochs, "warmup", self.warmup, f"must lie below `epochs` (={self.epochs})")
-        require(
-            self.clips_per_epoch % self.batch == 0, "clips_per_epoch", self.clips_per_epoch, f"must be a multiple of `batch` (={self.batch})"
-        )
+        require(self.clips_per_epoch % self.batch == 0, "clips_per_epoch", self.clips_per_epoch, f"must be a multiple of `batch` (={self.batch})")
         require(self.test_crops in (1, 3), "test_crops", self.test_crops, "must be 1 or 3")
         require(not self.test_dense or self.test_crop >= self.crop, "test_crop", self.test_crop, f"must be at least `crop` (={self.crop}) with `test_dense`")
-        require(self.views_per_batch >= 1, "views_per_batch", self.views_per_batch, "must be at least 1")
-        require(self.fps is None or self.fps > 0, "fps", self.fps, "must be above 0, or None")
+        require(self.fps is None or 0 < self.fps < inf, "fps", self.fps, "must be above 0 and finite, or None")
         require(self.fps is None or isinstance(self.data, VideoSet), "fps", self.fps, "belongs to sets of real video only")
         inside = not self.pretrained.startswith("/") and ".." not in self.pretrained.split("/")
         require(inside, "pretrained", self.pretrained, "must be the name of a file below DATA/checkpoints/")

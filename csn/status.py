@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from csn import slurm
-from csn.execute import folder_of, read_progress, read_record, record_loss
+from csn.execute import folder_of, read_progress, read_record, record_loss, resumable, stands
 from csn.slurm import Queued
 from csn.spec import Run, UserError
 
@@ -44,12 +44,6 @@ class Row:
     reason: str | None = None
 
 
-def finished(run: Run, home: Path) -> bool:
-    """Whether the run has a record that stands: done, or failed in a way that would come again."""
-    record = read_record(run, home)
-    return record is not None and not record.get("retry")
-
-
 def rows(runs: Sequence[Run], home: Path, queue: Mapping[str, Queued]) -> list[Row]:
     """One Row a run, from its files and from the queue."""
     return [_row(run, home, queue.get(run.name)) for run in runs]
@@ -68,13 +62,13 @@ def _row(run: Run, home: Path, job: Queued | None) -> Row:
     if job is not None:
         here |= {"node": job.node or None, "reason": job.reason if job.reason != "None" else None}
         return Row(run.name, "running" if job.running else "queued", **here)
-    fresh = bool(progress) and time.time() - progress["time"] < STALE
+    fresh = "time" in progress and not progress.get("ended") and time.time() - progress["time"] < STALE
     if record is not None and not (fresh and progress["time"] > (folder / "record.json").stat().st_mtime):  # else it is being tried again
         reason = " | ".join([record["error"], *telling(record.get("log") or [])])
         return Row(run.name, "failed", node=record.get("host"), reason=reason, **facts)
     if fresh:
         return Row(run.name, "running", **here)
-    return Row(run.name, "stopped" if any(folder.glob("*.ckpt")) else "missing", **facts)
+    return Row(run.name, "stopped" if resumable(folder) else "missing", **facts)
 
 
 def telling(log: Sequence[str]) -> list[str]:
@@ -154,7 +148,7 @@ class Watch:
         now = time.monotonic()
         if now - self.asked_squeue >= SQUEUE_EVERY:
             self.asked_squeue, self.note = now, ""
-            unfinished = [run for run in self.runs if not finished(run, self.home)]
+            unfinished = [run for run in self.runs if not stands(read_record(run, self.home))]
             try:
                 queue = slurm.squeue(slurm.submissions(self.home, [run.name for run in unfinished]))
                 if queue is None:

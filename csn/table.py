@@ -116,11 +116,11 @@ class Table:
 
 def table_of(name: str) -> Table:
     """The TABLE of experiments/<name>.py. Raises UserError when there is none."""
+    if not name.startswith("table") or not (REPOSITORY / "experiments" / f"{name}.py").is_file():
+        raise UserError(f"There is no table {name}: experiments/{name}.py does not exist.")
     sys.path.insert(0, str(REPOSITORY / "experiments"))
     try:
         return __import__(name).TABLE  # type: ignore[no-any-return]
-    except ModuleNotFoundError:
-        raise UserError(f"There is no table {name}: experiments/{name}.py does not exist.") from None
     finally:
         sys.path.pop(0)
 

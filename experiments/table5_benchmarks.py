@@ -60,7 +60,7 @@ TABLE = Table(
         row("something-v1", "ip", SOMETHING_V1, "unknown; here none", "trained; val; top-1", (49.3, "list")),
         row("ucf101", "ip", UCF101_FT, "unknown; here Sports-1M, K400", FOLDS, (94.708, "list")),
         row("hmdb51", "ip", HMDB51_FT, "Sports-1M, K400", FOLDS),
-        row("dfdc", "ip", DFDC, "unknown; here Sports-1M, K400", "fine-tuned; ours: every tenth video held out, published: unknown; AUC x 100", (68.1, "list")),
+        row("dfdc", "ip", DFDC, "unknown; here Sports-1M, K400", "fine-tuned; ours: every tenth part held out, published: unknown; AUC x 100", (68.1, "list")),
     ),
     note="All rows: CSN-152. Where the source does not name the network (list), ip-CSN-152 stands for it. IG-65M itself is not public: its rows "
          "can be tested, not trained. Sources: zoo: the authors' model zoo (VMZ, c2/tutorials/model_zoo.md); log: their published test log "

@@ -165,10 +165,21 @@ def start(folder: Path, nodes: int = 2, cpus: int = 4, memory: int = 4000, gpus:
     try:
         write_configuration(folder, cluster.nodes, cpus, memory, gpus)
         _bring_up(cluster)
+    except OSError as error:
+        cluster.stop()
+        raise ClusterError(f"Cannot start a cluster in {folder} ({error.strerror or error}); give another --folder.") from None
     except BaseException:
         cluster.stop()
         raise
     return cluster
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether folder holds a cluster that `start` made, and no other's configuration, which `stop` would remove."""
+    try:
+        return f"StateSaveLocation={folder}/state\n" in (folder / "slurm.conf").read_text()
+    except OSError:
+        return False
 
 
 def _bring_up(cluster: Cluster) -> None:
@@ -243,7 +254,7 @@ def main(argv: list[str]) -> int:
         while folder.exists() and birth(int(pid)) == since:
             time.sleep(0.5)
         sweep(folder)
-    elif not (folder / "slurm.conf").exists():
+    elif not is_ours(folder):
         raise ClusterError(f"No cluster in {folder}; start one, or give its --folder.")
     elif options.action == "env":
         print(f'export SLURM_CONF="{folder}/slurm.conf"\nexport PATH="$PATH:/usr/sbin:/sbin"')

@@ -111,6 +111,11 @@ def test_two_networks_that_fit_everything_cannot_be_told_apart() -> None:
     assert verdict_on(fit, level).decides.ceiling is False
 
 
+def test_what_stays_at_the_ceiling_within_a_margin_is_decided() -> None:
+    found = verdict_on(Claim(text="c", source="s", tests=(Order(("a", "b"), margin=2),)), lines(a=[100] * 3, b=[100] * 3))
+    assert found.verdict == "supported" and CEILING not in found.decides.name
+
+
 def test_an_order_needs_every_neighbour_and_names_the_weakest() -> None:
     values = {"a": [50, 51, 52], "b": [40, 42, 41], "c": [39, 43, 41]}
     chain = verdict_on(of(Order(("a", "b", "c"))), lines(**values))

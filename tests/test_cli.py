@@ -101,16 +101,19 @@ def test_deleting_a_line_makes_a_cell_empty(home: Path, tmp_path: Path) -> None:
     ("flags", "words"),
     [
         (("--only", "dense"), ("unknown row (=dense)", "bottleneck-DG4", "ip-50")),
-        (("--scale", "huge"), ("`scale` (=huge)", "smoke, small")),
+        (("--scale", "huge"), ("`--scale` (=huge)", "smoke, small")),
         (("--device", "tpu", "--scale", "smoke"), ("`--device` (=tpu)", "cpu or cuda")),
         (("--jobs", "0", "--scale", "smoke"), ("`--jobs` (=0)", "at least 1")),
-        (("--seeds", "0", "-1"), ("`seed` (=-1)", "at least 0")),
+        (("--seeds", "0", "-1"), ("`--seeds` (=-1)", "at least 0")),
         (("--device", "cuda:7", "--scale", "smoke", "--only", "simple"), ("`--device` (=cuda:7) is not on this machine",)),
         (("--seeds", "one"), ("Argument --seeds", "'one'", "--help")),
         (("--fast",), ("--fast", "--help")),
         (("--plan", "--show"), ("--plan", "alone or with --submit")),
         (("--show", "--status"), ("not allowed with",)),
         (("--submit", "--profile", "none"), ("none", "gpu, local, paper")),
+        (("--plan", "--profile", "gpu"), ("Argument --profile: goes with --submit",)),
+        (("--dirty",), ("Argument --dirty: goes with --submit",)),
+        (("--show", "--json"), ("Argument --json: goes with --status",)),
     ],
 )
 def test_wrong_flags(flags: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:
@@ -120,8 +123,13 @@ def test_wrong_flags(flags: tuple[str, ...], words: tuple[str, ...], tmp_path: P
 
 def test_an_unwritable_home(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    sentence = refused(run(SCRIPT, *SMOKE_FLAGS, "--home", tmp_path / "file"))
-    assert "`--home`" in sentence and "give another folder" in sentence
+    for flags in (SMOKE_FLAGS, ("--plan",), ("--show",)):
+        sentence = refused(run(SCRIPT, *flags, "--home", tmp_path / "file"))
+        assert "`--home`" in sentence and "give another folder" in sentence
+    for command in ((SCRIPT, "--show"), ("-m", "csn.claims"), ("-m", "csn.report")):
+        assert "`--home` (=/none) must be a folder that is there" in refused(run(*command, "--home", "/none"))
+    sentence = refused(run(SCRIPT, *SMOKE_FLAGS, "--home", "/proc/none"))
+    assert "`--home` (=/proc/none) cannot be written" in sentence and "give another folder" in sentence
 
 
 def test_a_damaged_record_is_named(home: Path, tmp_path: Path) -> None:
@@ -228,6 +236,7 @@ def test_table1_needs_no_training(tmp_path: Path) -> None:
     assert plan.returncode == 0 and "no training" in plan.stdout
     small = run("experiments/table1_architectures.py", "--scale", "small", "--only", "simple-18", "--home", tmp_path)
     assert small.returncode == 0 and "width 16" in small.stdout
+    assert "Table 1: architectures trains nothing" in refused(run("experiments/table1_architectures.py", "--status", "--home", tmp_path))
 
 
 def test_submit_plan_prints_the_header_without_submitting(tmp_path: Path) -> None:
@@ -243,7 +252,10 @@ def test_submit_says_what_it_leaves_out_as_published(tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "results" / "small" / "table3_groups.csv", results)
     done = run(SCRIPT, "--submit", "--plan", "--only", "simple", "--seeds", "0", "1", "99", "--home", tmp_path, "--profile", "gpu")
     assert done.returncode == 0, done.stderr
-    assert "2 published runs are left out; to run them again, give a fresh --home." in done.stdout and "1 run" in done.stdout
+    assert "2 published runs are left out; to run them again, give a fresh --home." in done.stdout and "\n1 run on 1 GPU each" in done.stdout
+    for flag in (("--status",), ("--submit", "--plan")):
+        done = run(SCRIPT, *flag, "--only", "simple", "--seeds", "0", "--home", tmp_path)
+        assert done.returncode == 0 and done.stdout == "1 published run is left out; to run them again, give a fresh --home.\n"
 
 
 def test_status_works_from_files_alone(home: Path) -> None:

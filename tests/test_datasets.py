@@ -47,6 +47,17 @@ def test_kinetics_names_without_times_and_other_splits(tmp_path: Path) -> None:
     assert [youtube_of(name) for name in ("a_b_c_000001_000002", "-x_1_2", "_000001_000002_000003")] == ["a_b_c", "-x_1_2", "_000001"]
 
 
+def test_kinetics_a_damaged_list_of_another_split_is_an_error(tmp_path: Path) -> None:
+    """It would else change the numbers of the classes; one that is not there is none."""
+    kinetics_root(tmp_path)
+    put(tmp_path, "train/--_a_bcdefg_000084_000094.mp4")
+    sets.load(VideoSet(kind="kinetics400"), tmp_path, "train")
+    (damaged,) = list(tmp_path.rglob("val*.csv"))
+    damaged.write_text(damaged.read_text() + "b,x,y,z\n")
+    with pytest.raises(UserError, match=rf"{damaged.name}, line \d+"):
+        sets.load(VideoSet(kind="kinetics400"), tmp_path, "train")
+
+
 def test_kinetics_clips_of_other_times(tmp_path: Path) -> None:
     """Taken where nothing else can be meant; a file is never two samples, nor a training clip one of the test."""
     kinetics_root(tmp_path)

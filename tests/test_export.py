@@ -63,6 +63,12 @@ def test_the_network_stays_as_it_is_and_the_copy_is_torch_alone(tmp_path: Path) 
         torch.testing.assert_close(copied(x), net(x))
 
 
+def test_a_clip_of_no_size_is_refused(tmp_path: Path) -> None:
+    small_checkpoint(tmp_path / "net.safetensors")
+    command = ["-m", "csn.export", tmp_path / "net.safetensors", "--to", tmp_path / "net.pt2", "--size"]
+    assert "`--size` (=0 32 32) must be frames, height and width of at least 1" in refused(run(*command, "0", "32", "32"))
+
+
 def test_what_does_not_compute_the_same_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = csn.load(small_checkpoint(tmp_path / "net.safetensors", variant=VARIANTS[0]))
 

@@ -129,6 +129,7 @@ def test_the_command_tunes_on_a_folder_of_classes(tmp_path: Path) -> None:
     assert "run `python -m csn.data scan --dataset folder" in refused(run(*command))
     assert run("-m", "csn.data", "scan", "--dataset", "folder", "--root", data / "folder").returncode == 0
     assert "must be at least 1" in refused(run(*command, "--batch", "0"))
+    assert "`lr` (=0.0) must be above 0" in refused(run(*command, "--lr", "0"))
     assert "The following arguments are required: --kind" in refused(run("-m", "csn.finetune", "net.safetensors", "--data", data))
     plan = run(*command, *more, "--plan")
     assert plan.returncode == 0 and "1 missing" in plan.stdout, plan.stderr

@@ -25,6 +25,7 @@ def test_folders(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     split = sets.load(VideoSet(kind="folder", classes=3), tmp_path, "train")
     assert split.classes == ("A", "b", "c") and split.empty == ("c",) and not split.missing
+    assert split.outside == ("loose.mp4",) and "warning: train: left out, in no class folder: loose.mp4" in split.told("train")
     assert by_video(split) == {"A/3.MOV": (0,), "b/1.mp4": (1,), "b/deep/2.avi": (1,)}
     (tmp_path / "classes.txt").write_text("c\nb\nA\n")
     assert by_video(sets.load(VideoSet(kind="folder", classes=3), tmp_path, "test"))["A/3.MOV"] == (2,)
@@ -34,9 +35,10 @@ def test_folders(tmp_path: Path) -> None:
 
 
 def test_folders_by_split(tmp_path: Path) -> None:
-    put(tmp_path, "train/a/1.mp4", "train/b/2.mp4", "test/b/3.mp4")
+    put(tmp_path, "train/a/1.mp4", "train/b/2.mp4", "test/b/3.mp4", "test/4.mp4", "train/5.mp4", "6.mp4")
     test = sets.load(VideoSet(kind="folder", classes=2), tmp_path, "test")
     assert by_video(test) == {"test/b/3.mp4": (1,)} and test.classes == ("a", "b")  # a keeps its number
+    assert set(test.outside) == {"test/4.mp4", "6.mp4"}
     with pytest.raises(UserError, match=r"`split` \(=validation\) is neither a folder nor a list of .*, which has train; add validation/ or validation.txt"):
         sets.load(VideoSet(kind="folder", classes=2), tmp_path, "validation")
     (tmp_path / "empty").mkdir()
@@ -171,6 +173,8 @@ def test_scan_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_scan_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scan", "--dataset", "hmdb51", "--root", str(tmp_path / "absent")]) == 2
-    assert "is not a folder" in capsys.readouterr().out
+    assert "is not a folder" in capsys.readouterr().err
     assert main(["scan", "--dataset", "hmdb51", "--root", str(tmp_path), "--quick", "--index", str(tmp_path / "i.jsonl")]) == 2
     assert "The lists of HMDB51 not found" in capsys.readouterr().out
+    assert main(["scan", "--root", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: The following arguments are required: --dataset; --help lists the flags.\n"

@@ -97,6 +97,20 @@ def test_a_snapshot_holds_the_committed_code(repository: Path, tmp_path: Path) -
     assert [path.name for path in (folder / "csn").iterdir()] == ["a.py"]
 
 
+def test_a_file_open_in_an_editor_changes_the_version_and_stops_nothing(repository: Path, tmp_path: Path) -> None:
+    (repository / "csn" / ".#a.py").symlink_to("somebody@host.1:2")  # as Emacs marks it
+    found = snapshot.version(repository)
+    assert found.dirty and snapshot.version(repository) == found
+    folder, _ = snapshot.snapshot(repository, tmp_path / "home", allow_dirty=True)
+    assert [path.name for path in (folder / "csn").iterdir()] == ["a.py"]
+
+
+def test_a_snapshot_that_cannot_be_written_is_one_sentence(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(UserError, match=r"Cannot copy the code to .*home/snapshots/.* \(Not a directory\); free space there, or give another folder"):
+        snapshot.snapshot(repository, tmp_path / "home", allow_dirty=False)
+
+
 @pytest.mark.parametrize("change", ["edited", "new", "deleted"])
 def test_a_dirty_tree_is_refused_unless_allowed(repository: Path, tmp_path: Path, change: str) -> None:
     clean = snapshot.version(repository)

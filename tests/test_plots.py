@@ -90,7 +90,7 @@ def test_close_points_are_moved_apart_around_their_middle() -> None:
 def drawn_at(ax: Axes) -> dict[str, list[tuple[int, float]]]:
     """Marker -> (number of videos, height) of the points of an axis of data sizes."""
     sizes = ax.get_xticks()
-    assert ax.get_xlabel() == "training videos" and [text.get_text() for text in ax.get_xticklabels()] == [f"{n:.0f}" for n in sizes]
+    assert ax.get_xlabel().startswith("training videos") and [text.get_text().split()[0] for text in ax.get_xticklabels()] == [f"{n:.0f}" for n in sizes]
     return {str(one.get_marker()): [(int(min(sizes, key=lambda n: abs(n - x))), round(float(y), 6)) for x, y in zip(*one.get_data(), strict=True)]
             for one in ax.lines if one.get_marker() in "oDP"}  # fmt: skip
 
@@ -104,14 +104,17 @@ def test_data_sizes_show_who_betters_whom_and_by_how_much() -> None:
         train = 90 + more - (2 if block == "bottleneck-D" else 0)
         lines.append(line(row.label, one.seed, test, train_top1=str(train), block=block, depth="50"))
     figure = plots.data_sizes(Results(table, SMALL, lines, seeds=(0, 1)))
-    accuracy, test, gap = map(drawn_at, figure.axes)
+    train, accuracy, test, gap = map(drawn_at, figure.axes)
     assert test == {"D": [(320, 2.5), (640, 5.0), (1280, 10.0), (2560, 20.0)], "P": [(n, -1.0) for n in (320, 640, 1280, 2560)]}
     assert gap == {"D": [(320, 4.5), (640, 7.0), (1280, 12.0), (2560, 22.0)], "P": [(n, -1.0) for n in (320, 640, 1280, 2560)]}
-    assert accuracy["o"] == [(320, 51.0), (640, 51.5), (1280, 52.5), (2560, 54.5)]  # ResNet3D, the test drawn last
+    assert accuracy["o"] == [(320, 51.0), (640, 51.5), (1280, 52.5), (2560, 54.5)]  # ResNet3D
+    assert train["D"] == [(320, 89.0), (640, 89.5), (1280, 90.5), (2560, 92.5)]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["320\nn 2", "640\nn 2", "1280\nn 2", "2560\nn 2"]
+    assert all(ax.get_ylim()[1] <= 102 for ax in figure.axes[:2])
     fewer = [one for one in lines if one["row"] != "ip-CSN-50-x4"]
-    assert len(drawn_at(plots.data_sizes(Results(table, SMALL, fewer, seeds=(0, 1))).axes[1])["P"]) == 3
+    assert len(drawn_at(plots.data_sizes(Results(table, SMALL, fewer, seeds=(0, 1))).axes[2])["P"]) == 3
     paper = [one for one in lines if one["row"].endswith("-x1")]
-    assert drawn_at(plots.data_sizes(Results(table, PAPER, paper, seeds=(0, 1))).axes[1]) == {"D": [(240436, 5.0)], "P": [(240436, -1.0)]}
+    assert drawn_at(plots.data_sizes(Results(table, PAPER, paper, seeds=(0, 1))).axes[2]) == {"D": [(240436, 5.0)], "P": [(240436, -1.0)]}
 
 
 def test_recalled_numbers_are_hollow() -> None:

@@ -93,6 +93,13 @@ def test_a_damaged_video_is_named_and_the_others_go_on(checkpoint: Path, tmp_pat
     assert rows[0]["name"] == told["videos"][0]["classes"][0]["name"] and float(rows[0]["probability"]) >= 1 / 3
 
 
+def test_a_file_name_that_is_no_text_is_told_escaped(checkpoint: Path, tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4").rename(tmp_path / os.fsdecode(b"\xff.mp4"))
+    for form in ([], ["--json"], ["--csv"]):
+        done = run("-m", "csn.predict", tmp_path, "--checkpoint", checkpoint, "--views", "1", *form)
+        assert done.returncode == 0 and "xff.mp4" in done.stdout, done.stderr
+
+
 def test_names_of_classes_from_a_file_and_numbers_without_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dataclasses import replace
 

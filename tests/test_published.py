@@ -22,7 +22,7 @@ from csn.checkpoints import containers
 from csn.checkpoints.facts import metadata
 from csn.checkpoints.formats import STATISTICS, recognise
 from csn.checkpoints.network import WindowHead, load, write
-from csn.checkpoints.reading import read
+from csn.checkpoints.reading import read, statistics_in
 from csn.spec import UserError
 
 NETWORKS = [
@@ -196,11 +196,29 @@ def test_ours_carries_all_that_goes_with_a_network(tmp_path: Path) -> None:
     for change in (
         {"classes": ["a"]}, {"num_classes": "5"}, {"input": {**told["input"], "crop": "x"}}, {"input": {**told["input"], "frames": 0}},
         {"input": {**told["input"], "std": [0.2, 0.2, 0]}}, {"input": {**told["input"], "mean": [0.2, 0.2]}}, {"input": {**told["input"], "short": 0}},
-        {"input": {**told["input"], "fps": -1}},
+        {"input": {**told["input"], "fps": -1}}, {"bn_eps": -1}, {"bn_eps": float("nan")}, {"source": {"format": 1, "sha256": "a"}},
     ):  # fmt: skip
         safetensors.torch.save_file(held, tmp_path / "bare.safetensors", {"csn": json.dumps({**told, **change})})
         with pytest.raises(UserError, match="its header is damaged or of another version"):
             load(tmp_path / "bare.safetensors")
+
+
+def test_odd_headers_are_refused_in_a_sentence_or_read_as_silent(tmp_path: Path) -> None:
+    path = Foreign("mmaction2", "ip", 50, classes=5, width=4).save(tmp_path / "theirs")
+    facts, state = read(path)
+    told = json.loads(metadata(facts)["csn"])
+    told["variant"]["width"] = 10**12
+    safetensors.torch.save_file(state, tmp_path / "wide.safetensors", {"csn": json.dumps(told)})
+    with pytest.raises(UserError, match=r"wide.safetensors is refused: a network of width 1000000000000 and 5 classes cannot be built"):
+        load(tmp_path / "wide.safetensors")
+    content = safetensors.torch.save(state)
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps({"__metadata__": None, **json.loads(content[8 : 8 + size])}).encode()
+    (tmp_path / "null.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    with pytest.raises(UserError, match=r"null.safetensors is refused"):
+        load(tmp_path / "null.safetensors")
+    for text in ("mean=[1..2, 3, 4], std=[1, 1, 1]", "mean=[0.4, 0.4, 0.4], std=[0, 0, 0]"):
+        assert statistics_in({"config": text}) is None
 
 
 def test_the_command_describes_and_converts(tmp_path: Path) -> None:

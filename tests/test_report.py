@@ -13,7 +13,7 @@ import pytest
 from csn.claims import CEILING
 from csn.collect import csv_path, read
 from csn.provenance import REPOSITORY
-from csn.recipes import SMALL
+from csn.recipes import PAPER, SMALL
 from csn.report import filled, main, markdown, page
 from csn.sheet import Sheet
 from csn.spec import UserError
@@ -50,7 +50,12 @@ def test_a_line_taken_away_empties_its_cells_in_the_text(tmp_path: Path) -> None
     assert re.search(r"Taking channel interaction away[^|]*\|  \| simple over simple-G8 \| 0 of 3 \| undecided \|", text)
 
 
-@pytest.mark.parametrize(("name", "sentence"), [("table9_none", "There is no table table9_none"), ("table3_groups huge", r"`scale` \(=huge\) must be one of")])
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("table9_none", "There is no table table9_none"), ("json", "There is no table json"), ("table3_groups huge", r"`scale` \(=huge\) must be one of"),
+    ],
+)  # fmt: skip
 def test_a_block_of_no_table_or_scale_is_refused(name: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         filled(f"<!-- results: {name} -->\n<!-- end -->")
@@ -106,6 +111,16 @@ def test_the_page_holds_every_table_figure_and_verdict_and_loads_nothing(tmp_pat
     [folded] = re.findall(r"<details>.*?</details>", text, re.DOTALL)
     assert all(part.name in html.unescape(folded) for table in every_table() for one in read(table, SMALL).judged() for part in one.parts)
     assert CEILING in folded and re.search(r"Written by commit [0-9a-f]{12}", text) and "torch " in text and "seed" in text
+
+
+def test_costs_at_a_scale_of_other_results_are_no_results(tmp_path: Path) -> None:
+    """Table 1 has a CSV of its own kind at scale paper, where Table 5 may have results."""
+    for name in ("table1_architectures", "table5_benchmarks"):
+        target = csv_path(table_of(name), PAPER, tmp_path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        own = csv_path(table_of(name), PAPER, REPOSITORY) if name == "table1_architectures" else csv_path(table_of("table3_groups"), SMALL, REPOSITORY)
+        target.write_text(own.read_text() if name == "table1_architectures" else own.read_text().splitlines()[0] + "\n")
+    assert "Table 1: architectures" in page(tmp_path)
 
 
 def test_a_page_without_results_has_every_table_and_the_figures_of_published_numbers(tmp_path: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
-from csn.execute import folder_of
+from rich.progress import TaskID
+
+from csn.execute import folder_of, read_record, record_loss
 from csn.recipes import SMOKE
-from csn.runner import command, result, seconds_left, share_of
+from csn.runner import Running, command, outcome, result, seconds_left, share_of
 from csn.spec import Run, Variant, VideoSet
 
 
@@ -44,3 +48,17 @@ def test_the_result_tells_accuracies_and_the_memory_of_a_clip(tmp_path: Path) ->
     for told, facts in ((", 35 MB a clip", record), ("", {**record, "train_memory_mb_per_clip": None})):
         (folder_of(run, tmp_path) / "record.json").write_text(json.dumps(facts))
         assert result(run, tmp_path) == f"train 51.3 %, test video@1 40.0 %{told}"
+
+
+def test_a_run_that_dies_after_its_record_is_done(tmp_path: Path) -> None:
+    run = Run(variant=Variant(width=8, depth=26), recipe=SMOKE, seed=0)
+    own = Running(run, "ip", 1.0, subprocess.Popen([sys.executable, "-c", ""]), TaskID(0), 0.0)
+    folder_of(run, tmp_path).mkdir(parents=True)
+    (folder_of(run, tmp_path) / "record.json").write_text(json.dumps({"run": run.name, "video_top1": 40.0}))
+    assert outcome(own, -11, tmp_path) == ""
+    record_loss(run, tmp_path, "cancelled", [])  # as a cluster tells it
+    assert read_record(run, tmp_path) == {"run": run.name, "video_top1": 40.0}
+    (folder_of(run, tmp_path) / "record.json").unlink()
+    assert "ip seed 0 was killed by SIGSEGV" in outcome(own, -11, tmp_path)
+    assert (read_record(run, tmp_path) or {})["error"] == "killed by SIGSEGV (out of memory, perhaps)"
+    own.process.wait()

@@ -44,6 +44,17 @@ def test_a_wrong_variant_is_refused_with_name_value_and_rule(fields: dict, sente
         ({"resize": (36, 44), "test_crop": 40}, r"`test_crop` \(=40\) must not exceed"),
         ({"test_dense": True, "crop": 40}, r"`test_crop` \(=32\) must be at least `crop` \(=40\) with `test_dense`"),
         ({"views_per_batch": 0}, "`views_per_batch`"),
+        ({"batch": 0}, r"`batch` \(=0\) must be at least 1"),
+        ({"micro_batch": 0}, r"`micro_batch` \(=0\) must be at least 1"),
+        ({"batch": -16, "micro_batch": -16}, r"`batch` \(=-16\)"),
+        ({"test_clips": 0}, "`test_clips`"),
+        ({"clips_per_epoch": -640}, "`clips_per_epoch`"),
+        ({"lr": 0.0}, r"`lr` \(=0.0\) must be above 0 and finite"),
+        ({"lr": float("nan")}, "`lr`"),
+        ({"momentum": 1.0}, "`momentum`"),
+        ({"weight_decay": -1e-4}, "`weight_decay`"),
+        ({"std": (0.2, 0.0, 0.2)}, "`std`"),
+        ({"precision": "fp16"}, r"`precision` \(=fp16\) must be fp32 or bf16"),
         ({"fps": 30.0}, r"`fps` \(=30.0\) belongs to sets of real video only"),
         ({"mirror": True}, r"`mirror` \(=True\) must be False for moving-digits, whose classes tell left from right"),
         ({"mirror": True, "data": VideoSet(kind="something-v2")}, "must be False for something-v2"),
@@ -77,6 +88,12 @@ def test_a_run_survives_json_and_equal_content_has_an_equal_name(recipe: Recipe)
     assert again == run
     assert again.name == run.name
     assert run.name.startswith(f"{recipe.scale}-ip-50-w{recipe.width}-relu-s3-")
+
+
+def test_equal_numbers_give_equal_names() -> None:
+    films = replace(SCALES["medium"], lr=1, fps=30, momentum=0)
+    floats = replace(films, lr=1.0, fps=30.0, momentum=0.0)
+    assert films == floats and Run(variant=Variant(), recipe=films, seed=0).name == Run(variant=Variant(), recipe=floats, seed=0).name
 
 
 def test_any_change_of_content_changes_the_name() -> None:

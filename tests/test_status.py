@@ -14,6 +14,7 @@ from test_launch import RUNS, record, write
 
 from csn import launch, slurm, status
 from csn.execute import folder_of
+from csn.plan import state_of
 from csn.spec import UserError
 
 
@@ -58,10 +59,24 @@ def test_a_run_that_is_tried_again_is_running(tmp_path: Path) -> None:
     assert [row.state for row in status.rows([run], tmp_path, {})] == ["running"]
 
 
-def test_a_damaged_submission_is_one_sentence(tmp_path: Path) -> None:
+def test_a_run_that_ended_is_not_running_and_half_a_checkpoint_is_none(tmp_path: Path) -> None:
+    run, now = RUNS[0], {"phase": "train", "epoch": 1, "epochs": 2, "time": time.time()}
+    folder = folder_of(run, tmp_path)
+    write(folder / "progress.json", now)
+    assert [row.state for row in status.rows([run], tmp_path, {})] == ["running"]
+    write(folder / "progress.json", {**now, "ended": True})
+    write(folder / ".12ab.new.ckpt", {})
+    (found,) = status.rows([run], tmp_path, {})
+    assert (found.state, found.epoch) == ("missing", "1/2") and state_of(run, tmp_path, set()) == "missing"
+    write(folder / "before.ckpt", {})
+    assert [row.state for row in status.rows([run], tmp_path, {})] == ["stopped"] and state_of(run, tmp_path, set()) == "resumable"
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"runs": 1, "job": "7"}'])
+def test_a_damaged_submission_is_one_sentence(content: str, tmp_path: Path) -> None:
     path = tmp_path / "submissions" / "1" / "submission.json"
     write(path, {})
-    path.write_text("")
+    path.write_text(content)
     with pytest.raises(UserError, match=f"{path} is damaged; delete the folder"):
         slurm.submissions(tmp_path, ["a"])
 

@@ -23,7 +23,7 @@ from csn import checkpoints
 from csn.blocks import Residual
 from csn.data.loader import Reader, TrainClips, keys, load, normalise, reader_of
 from csn.evaluate import evaluate
-from csn.execute import STOPPED, execute, folder_of, read_record
+from csn.execute import STOPPED, execute, folder_of, main, read_record
 from csn.files import Held, held
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
@@ -144,6 +144,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> No
     assert checkpoints.load(tmp_path) == (None, ["last.ckpt", "before.ckpt"])
     checkpoints.discard(tmp_path)
     assert checkpoints.load(tmp_path) == (None, [])
+    for end in ("save", "discard"):  # what a process left that was killed while it saved goes with the next one's
+        (tmp_path / ".12ab34cd.new.ckpt").write_bytes(b"half")
+        checkpoints.save(tmp_path, {"step": 3}) if end == "save" else checkpoints.discard(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == (["last.ckpt"] if end == "save" else [])
 
 
 def test_one_record_a_run(data: Path, tmp_path: Path) -> None:
@@ -207,6 +211,21 @@ def test_a_damaged_record_is_one_sentence(tmp_path: Path) -> None:
         (folder / "record.json").write_text(text)
         with pytest.raises(UserError, match=r"record.json is damaged \(.*\); delete it"):
             read_record(RUN, tmp_path)
+
+
+def test_what_is_wrong_with_a_command_is_what_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.json"
+    for content, flags, sentence in (
+        ("{", (), "run.json cannot be read (Expecting"), ("{}", (), "The run description is damaged or of another version ('recipe')"),
+        (json.dumps(RUN.to_dict()), ("--threads", "0"), "`--threads` (=0) must be at least 1."),
+        (json.dumps(RUN.to_dict()), ("--workers", "-1"), "`--workers` (=-1) must be at least 0."),
+        (json.dumps(RUN.to_dict()), ("--checkpoint-every", "-1"), "`--checkpoint-every` (=-1.0) must be at least 0 seconds."),
+        (json.dumps(RUN.to_dict()), ("--home", str(path)), "Cannot write the folder"),
+    ):  # fmt: skip
+        path.write_text(content)
+        assert main([str(path), "--home", str(tmp_path), *flags]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and sentence in err
 
 
 @pytest.fixture

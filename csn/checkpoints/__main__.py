@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,13 @@ from rich.table import Table
 from csn.checkpoints.formats import STATISTICS
 from csn.checkpoints.network import write
 from csn.checkpoints.reading import class_names, read
+from csn.flags import Parser
 from csn.spec import UserError
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="python -m csn.checkpoints", description="Say what a checkpoint holds; convert it to our format.")
+    top = Parser(prog="python -m csn.checkpoints", description="Say what a checkpoint holds; convert it to our format.")
     top.add_argument("file", type=Path, help="of VMZ (.pth, .pkl), MMAction2, PyTorchVideo, torchvision or ours; its kind is seen in its content")
     top.add_argument("--to", type=Path, metavar="OUT.safetensors", help="write the network there, with all that goes with it")
     top.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line, in order")
@@ -28,8 +28,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; 0, or 2 where a person has to mend something."""
-    args = parser().parse_args(arguments)
     try:
+        args = parser().parse_args(arguments)
         facts, state = read(args.file, args.statistics)
         if args.classes:
             facts = replace(facts, classes=class_names(args.classes, facts.num_classes))

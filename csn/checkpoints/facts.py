@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 from torch import nn
@@ -118,6 +118,8 @@ def from_metadata(text: str, sha256: str) -> Facts:
         given = {**told["input"], **{name: tuple(told["input"][name]) for name in ("mean", "std")}}
         source = told["source"] and (told["source"]["format"], told["source"]["sha256"])
         checked(told["num_classes"], told["classes"], given)
+        if not 0 < float(told["bn_eps"]) < inf or (source and not all(isinstance(text, str) for text in source)):
+            raise ValueError(f"bn_eps, source are {told['bn_eps']!r}, {told['source']!r}")
         return Facts(
             variant=Variant(**told["variant"]), num_classes=int(told["num_classes"]), classes=tuple(told["classes"]),
             input=Input(**given), eps=float(told["bn_eps"]), windows=bool(told["windows"]), sha256=sha256, source=source,

@@ -31,9 +31,12 @@ STATISTICS: dict[str, tuple[Triple, Triple]] = {
 
 @lru_cache(maxsize=2)
 def skeleton(variant: Variant, num_classes: int) -> ResNet3D:
-    """The network without numbers, for its names and shapes: on the meta device."""
-    with torch.device("meta"):
-        return build(variant, max(num_classes, 1))
+    """The network without numbers, for its names and shapes: on the meta device. Raises UserError where no machine could hold it."""
+    try:
+        with torch.device("meta"):
+            return build(variant, max(num_classes, 1))
+    except RuntimeError as error:
+        raise UserError(f"a network of width {variant.width} and {num_classes} classes cannot be built ({str(error).splitlines()[0]})") from None
 
 
 @dataclass(frozen=True)

@@ -70,11 +70,14 @@ def foreign_facts(content: containers.Content) -> tuple[Facts, dict[str, str]]:
 
 
 def statistics_in(meta: Any) -> tuple[Triple, Triple] | None:
-    """Mean and standard deviation, of values 0..1, in the configuration text of an MMAction2 file; None where there is none."""
+    """Mean and standard deviation, of values 0..1, in the configuration text of an MMAction2 file; None where there are none to use."""
     text = "\n".join(str(value) for value in meta.values() if isinstance(value, str)) if isinstance(meta, Mapping) else ""
     found = [re.search(rf"\b{name}['\"]?\s*[=:]\s*[\[(]([\d.,\s]+)[\])]", text) for name in ("mean", "std")]
-    rows = [tuple(float(part) for part in match[1].split(",") if part.strip()) for match in found if match]
-    if len(rows) != 2 or any(len(row) != 3 for row in rows):
+    try:
+        rows = [tuple(float(part) for part in match[1].split(",") if part.strip()) for match in found if match]
+    except ValueError:
+        return None
+    if len(rows) != 2 or any(len(row) != 3 for row in rows) or min(rows[1]) <= 0:
         return None
     scale = 255.0 if max(rows[0]) > 1 else 1.0
     (a, b, c), (d, e, f) = rows

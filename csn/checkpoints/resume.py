@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from csn.files import write_atomic
+from csn.spec import UserError
 
 LAST, BEFORE = "last.ckpt", "before.ckpt"
 
@@ -20,10 +21,20 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     content = buffer.getvalue()
     new = folder / "new.ckpt"
+    clear(folder)
     write_atomic(new, hashlib.sha256(content).digest() + content)
-    if (folder / LAST).exists():
-        (folder / LAST).replace(folder / BEFORE)
-    new.replace(folder / LAST)
+    try:
+        if (folder / LAST).exists():
+            (folder / LAST).replace(folder / BEFORE)
+        new.replace(folder / LAST)
+    except OSError as error:
+        raise UserError(f"Cannot write {folder / LAST} ({error.strerror}); mend the disk and run the same command again to go on.") from None
+
+
+def clear(folder: Path) -> None:
+    """Remove what a process left that was killed while it saved: nobody else writes there, for the run is held."""
+    for half in (*folder.glob(".*.new.ckpt"), folder / "new.ckpt"):
+        half.unlink(missing_ok=True)
 
 
 def load(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
@@ -43,5 +54,6 @@ def load(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 def discard(folder: Path) -> None:
     """Remove the checkpoints of a finished run."""
+    clear(folder)
     for name in (LAST, BEFORE):
         (folder / name).unlink(missing_ok=True)

@@ -11,9 +11,10 @@ A data set is a function that gives a Split; nothing is skipped silently: what i
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from csn.files import printable
 
 MOST_DAMAGED = 0.05  # of a split: more that cannot be read is an error before time is wasted, more that is cut short a warning of its own
 
@@ -37,7 +38,7 @@ class Split:
 
     missing: videos that the annotation names and the disk lacks. fingerprint: digest of what was found. unreadable: those of
     the samples that a scan found damaged. cut: those that end early or conceal damage, and are read as far as they go. repeated:
-    videos that a list names more than once, and that count once.
+    videos that a list names more than once, and that count once. outside: videos in none of the class folders, which have no class.
     """
 
     samples: tuple[Sample, ...]
@@ -47,6 +48,7 @@ class Split:
     unreadable: tuple[str, ...] = field(default=(), repr=False)
     cut: tuple[str, ...] = field(default=(), repr=False)
     repeated: tuple[str, ...] = field(default=(), repr=False)
+    outside: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def empty(self) -> tuple[str, ...]:
@@ -60,9 +62,9 @@ class Split:
         told = [f"{name}: {len(self.samples)} videos of {len(self.classes)} classes, {lost}"]
         if len(self.cut) > MOST_DAMAGED * len(self.samples):
             told.append(f"warning: {name}: {len(self.cut)} of {len(self.samples)} videos are cut short and read as far as they go; was the copy broken off?")
-        kinds = {"missing": self.missing, "damaged": self.unreadable, "cut short": self.cut, "listed twice": self.repeated, "class without a video": self.empty}
+        kinds = {"missing": self.missing, "damaged": self.unreadable, "cut short": self.cut, "listed twice": self.repeated,
+                 "left out, in no class folder": self.outside, "class without a video": self.empty}  # fmt: skip
         for what, names in kinds.items():
             if names:
-                shown = [os.fsencode(one).decode(errors="backslashreplace") for one in names[:5]]  # file names are bytes, and not always UTF-8
-                told.append(f"warning: {name}: {what}: {', '.join(shown)}" + (f" and {len(names) - 5} more" if len(names) > 5 else ""))
+                told.append(f"warning: {name}: {what}: {', '.join(map(printable, names[:5]))}" + (f" and {len(names) - 5} more" if len(names) > 5 else ""))
         return told

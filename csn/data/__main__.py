@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from functools import partial
@@ -16,12 +15,13 @@ from csn.data import sets
 from csn.data.media import listing
 from csn.data.scan import index_file, scan
 from csn.data.video import probe
+from csn.flags import Parser
 from csn.spec import UserError, VideoKind
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="python -m csn.data", description="Prepare data sets for training.")
+    top = Parser(prog="python -m csn.data", description="Prepare data sets for training.")
     command = top.add_subparsers(dest="command", required=True).add_parser("scan", help="check every video of a data set")
     command.add_argument("--dataset", required=True, choices=get_args(VideoKind))
     command.add_argument("--root", required=True, type=Path, help="the folder that holds its videos and annotation files")
@@ -35,9 +35,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; 0, or 2 where a person has to mend something."""
-    args = parser().parse_args(arguments)
     console = Console(soft_wrap=True)
     try:
+        args = parser().parse_args(arguments)
         paths = listing(args.root)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             readable += 1
             console.print("\n".join(index.marked(found).told(split)), highlight=False, markup=False)
     except UserError as error:
-        console.print(str(error), highlight=False, markup=False)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         console.print("Stopped; the same command goes on from here.")

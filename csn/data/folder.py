@@ -19,6 +19,8 @@ NAMES = {"train": ("train",), "test": ("test", "val", "validation"), "val": ("va
 def load(root: Path, split: str, files: Sequence[str]) -> Split:
     """The videos of a list or folder of the split, or below root itself where no split has either: then every split is all of it.
 
+    Videos beside the class folders are named in `outside`.
+
     Raises UserError where another split has a list or folder and this one has none, where there are no classes, or a folder is not
     in classes.txt.
     """
@@ -36,14 +38,16 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
     classes = read_classes(root, base)
     number = {name: i for i, name in enumerate(classes)}
     prefix = "" if base == root else f"{base.name}/"
-    samples = []
+    samples, outside = [], []
     for file in files:
         folder, inside, _ = file.removeprefix(prefix).partition("/")
-        if file.startswith(prefix) and inside:
+        if not inside or "/" not in file:
+            outside.append(file)
+        elif file.startswith(prefix):
             if folder not in number:
                 raise UserError(f"The folder {folder!r} of {base} is not in classes.txt.")
             samples.append(Sample(root / file, (number[folder],), file))
-    return Split(tuple(samples), classes, fingerprint=fingerprint(samples, classes))
+    return Split(tuple(samples), classes, fingerprint=fingerprint(samples, classes), outside=tuple(outside))
 
 
 def read_classes(root: Path, base: Path) -> tuple[str, ...]:

@@ -36,11 +36,12 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
     clips = set(rows)
     for other in FILES:
         try:
-            theirs = read_rows(annotation(root, PLACES, FILES[other], other))
-            names |= set(theirs.values()) - {""}
-            clips |= set(theirs)
+            path = annotation(root, PLACES, FILES[other], other)
         except UserError:  # another split's file may be absent
             continue
+        theirs = read_rows(path)
+        names |= set(theirs.values()) - {""}
+        clips |= set(theirs)
     classes = tuple(sorted(names))
     number = {name: i for i, name in enumerate(classes)}
     media, times = Media(root, files, stem, split, ".mp4"), Counter(youtube for youtube, _, _ in clips)

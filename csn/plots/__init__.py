@@ -57,7 +57,8 @@ def titled(figure: Figure, results: Results, what: str) -> Figure:
     figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}. {what}, {told}", fontsize=11)
     for ax in figure.axes:
         if ax.get_ylabel().endswith("%"):
-            ax.set_ylim(bottom=max(0.0, ax.get_ylim()[0]))  # no accuracy lies below 0, whatever an interval says
+            low, high = ax.get_ylim()
+            ax.set_ylim(max(0.0, low), min(high, 100 + 0.02 * (100 - low)))  # no accuracy lies outside of 0 to 100, whatever an interval says
     return figure
 
 
@@ -136,16 +137,17 @@ def regularization(results: Results) -> Figure:
 
 def data_sizes(results: Results) -> Figure:
     """Accuracy against the number of training videos, and by how much the CSNs better ResNet3D: in test accuracy, by a smaller gap."""
-    figure, axes = plt.subplots(1, 3, figsize=(12.5, 4.2), layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(10.5, 7.6), layout="constrained")
     apart(figure)
     lines = data_sized(results)
-    accuracy_by_size(lines, axes[0])
-    leads_by_size(lines, axes[1], "video_top1")
-    leads_by_size(lines, axes[2], "gap")
+    for ax, metric in zip(axes[0], ("train_top1", "video_top1"), strict=True):
+        accuracy_by_size(lines, ax, metric)
+    for ax, metric in zip(axes[1], ("video_top1", "gap"), strict=True):
+        leads_by_size(lines, ax, metric).set_title("above 0: as the paper finds", fontsize=10)
     if lines:
         handles = [Line2D([], [], color=PALETTE[FAMILIES[name]], marker=style[0], ls=style[1:], label=name) for name, style in STYLES.items()]
         figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
-    return titled(figure, results, "Mean and 95 % interval, paired seeds; above 0: as the paper finds")
+    return titled(figure, results, "Mean and 95 % interval, paired seeds")
 
 
 def curves(results: Results) -> Figure:
@@ -164,8 +166,7 @@ def measured_against_paper(results: Results) -> Figure:
     """Measured accuracy against the paper's number for the same network."""
     figure, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     against_paper(results, ax)
-    figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}", fontsize=11)
-    return figure
+    return titled(figure, results, "Mean and 95 % interval")
 
 
 def published(results: Results) -> Figure:

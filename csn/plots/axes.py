@@ -75,8 +75,8 @@ def channel_separated(data: pd.DataFrame) -> pd.DataFrame:
     return data.assign(family=[SEPARATED.get(block, "ResNet3D") for block in data.block], kind=data.depth.astype(str))
 
 
-def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, metric: str = "video_top1", chained: Sequence[str] = tuple(MARKERS), log: bool = True) -> Axes:
-    """metric against a cost (log or linear axis). data: a summary of metric with family and kind; the kinds in chained are joined.
+def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, chained: Sequence[str] = tuple(MARKERS), log: bool = True) -> Axes:
+    """Test video@1 against a cost (log or linear axis). data: its summary with family and kind; the kinds in chained are joined.
 
     Markers of nearly one cost stand beside each other; the lines run where the costs are.
     """
@@ -111,7 +111,7 @@ def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, metric: str = "video_top1"
         ax.set_xlim(low - 2 * room, high + 2 * room)
     ax.autoscale_view(scalex=False)
     ax.set_xlabel(TITLES[cost])
-    ax.set_ylabel(TITLES[metric])
+    ax.set_ylabel(TITLES["video_top1"])
     ax.grid(alpha=0.3)
     return ax
 
@@ -124,8 +124,8 @@ def beside(places: NDArray[np.floating], apart: float) -> NDArray[np.float64]:
     return steps
 
 
-def group_curves(data: pd.DataFrame, ax: Axes, metric: str = "video_top1") -> Axes:
-    """metric against the groups of the 3x3x3 convolutions, depthwise last. data: a summary with family and kind."""
+def group_curves(data: pd.DataFrame, ax: Axes) -> Axes:
+    """Test video@1 against the groups of the 3x3x3 convolutions, depthwise last. data: its summary with family and kind."""
     if data.empty:
         return empty(ax)
     sizes = sorted({int(groups) for groups, kind in zip(data.groups, data.kind, strict=True) if kind == "full" or (kind[0] == "G" and kind[1:].isdigit())})
@@ -137,7 +137,7 @@ def group_curves(data: pd.DataFrame, ax: Axes, metric: str = "video_top1") -> Ax
         ax.errorbar(x, part["mean"], yerr=part["half"], fmt=style, color=colour, capsize=3, lw=1.4, label=str(family))
     ax.set_xticks(range(len(places)), [*map(str, sizes), "depthwise"])
     ax.set_xlabel("groups of the 3x3x3 convolutions")
-    ax.set_ylabel(TITLES[metric])
+    ax.set_ylabel(TITLES["video_top1"])
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)
     return ax
@@ -189,40 +189,37 @@ def data_sized(results: Results) -> Sized:
 
 
 def sized_axis(lines: Sized, ax: Axes) -> Axes:
-    """The axis of training videos, a tick a size."""
-    sizes = sorted({videos for _, videos, _ in lines})
+    """The axis of training videos, a tick a size, with its number of seeds."""
+    seeds = {videos: {seed for _, own, seed in lines if own == videos} for _, videos, _ in lines}
     ax.set_xscale("log")
-    ax.set_xticks(sizes, [str(n) for n in sizes])
+    ax.set_xticks(sorted(seeds), [f"{videos}\nn {len(seeds[videos])}" for videos in sorted(seeds)])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("training videos")
+    ax.set_xlabel("training videos, seeds of each row")
     ax.grid(alpha=0.3)
     return ax
 
 
-def by_size(ax: Axes, points: Mapping[int, Sequence[float]], family: str, fill: str | None = None) -> None:
+def by_size(ax: Axes, points: Mapping[int, Sequence[float]], family: str) -> None:
     """Mean and 95 % interval of numbers against training videos, in the style of a family, beside those of the others."""
     i, found = list(STYLES).index(family), {n: interval(points[n]) for n in sorted(points)}
     places = [n * ASIDE_SIZE ** (i - 1) for n in found]
     halves = [one.half if isfinite(one.half) else 0.0 for one in found.values()]
     means = [one.mean for one in found.values()]
-    ax.errorbar(places, means, yerr=halves, fmt=STYLES[family], color=PALETTE[FAMILIES[family]], mfc=fill, capsize=3, ms=6)
+    ax.errorbar(places, means, yerr=halves, fmt=STYLES[family], color=PALETTE[FAMILIES[family]], capsize=3, ms=6)
 
 
-def accuracy_by_size(lines: Sized, ax: Axes) -> Axes:
-    """Training (hollow) and test video@1 against training videos."""
+def accuracy_by_size(lines: Sized, ax: Axes, metric: str) -> Axes:
+    """Training (train_top1) or test (video_top1) video@1 against training videos."""
     if not lines:
         return empty(ax)
     for family in STYLES:
-        for metric, fill in (("train_top1", "white"), ("video_top1", None)):
-            points: dict[int, list[float]] = {}
-            for (own, videos, _), line in lines.items():
-                if own == family:
-                    points.setdefault(videos, []).append(value(line, metric))
-            if points:
-                by_size(ax, points, family, fill)
-    handles = [Line2D([], [], ls="", marker="o", color="0.35", mfc=fill, label=name) for name, fill in (("training", "white"), ("test", "0.35"))]
-    ax.legend(handles=handles, frameon=False)
-    ax.set_ylabel("video@1, %")
+        points: dict[int, list[float]] = {}
+        for (own, videos, _), line in lines.items():
+            if own == family:
+                points.setdefault(videos, []).append(value(line, metric))
+        if points:
+            by_size(ax, points, family)
+    ax.set_ylabel(TITLES[metric])
     return sized_axis(lines, ax)
 
 
@@ -243,21 +240,21 @@ def leads_by_size(lines: Sized, ax: Axes, metric: str) -> Axes:
     return sized_axis(lines, ax)
 
 
-def learning(curves: Sequence[Line], ax: Axes, metric: str = "clip_top1") -> Axes:
-    """metric ("clip_top1" or "loss") of training against epochs: mean over seeds, band from the lowest to the highest seed."""
+def learning(curves: Sequence[Line], ax: Axes) -> Axes:
+    """clip@1 of the augmented training clips against epochs: mean over seeds, band from the lowest to the highest seed."""
     if not curves:
         return empty(ax)
-    data = pd.DataFrame([{"row": line["row"], "epoch": int(line["epoch"]), metric: float(line[metric] or nan)} for line in curves])
+    data = pd.DataFrame([{"row": line["row"], "epoch": int(line["epoch"]), "clip_top1": float(line["clip_top1"] or nan)} for line in curves])
     styles = cycle(("-", "--", ":"))
     for label, part in data.groupby("row", sort=False):
         family = str(label).rpartition("-")[0]
-        found = part.groupby("epoch")[metric].agg(["mean", "min", "max"])
+        found = part.groupby("epoch")["clip_top1"].agg(["mean", "min", "max"])
         colour = PALETTE[FAMILIES[family]] if family in FAMILIES else "0.4"
         ax.plot(found.index, found["mean"], next(styles), color=colour, marker=".", label=str(label))
         ax.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.15, lw=0)
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_ylabel({"clip_top1": "training clip@1, %", "loss": "training loss, nats"}[metric])
+    ax.set_ylabel("clip@1 of augmented training clips, %")
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)
     return ax

@@ -154,6 +154,11 @@ def test_start_env_stop_from_the_command_line() -> None:
     finally:
         assert run("stop").returncode == 0
     assert not folder.exists()
+    folder.mkdir()
+    (folder / "slurm.conf").write_text("StateSaveLocation=/var/spool/slurm\n")  # a cluster's of others
+    assert run("stop").stderr.startswith("No cluster in ") and (folder / "slurm.conf").exists()
+    (folder / "slurm.conf").unlink()
+    folder.rmdir()
 
 
 def test_a_wrong_size_and_missing_programs_are_refused(
@@ -161,6 +166,8 @@ def test_a_wrong_size_and_missing_programs_are_refused(
 ) -> None:
     with pytest.raises(ClusterError, match=r"`nodes` \(=0\) must be 1 to 16"):
         module.start(tmp_path / "c", nodes=0)
+    with pytest.raises(ClusterError, match=r"Cannot start a cluster in /proc/none \(.*\); give another --folder"):
+        module.start(Path("/proc/none"))
     monkeypatch.setattr(module, "PATH", str(tmp_path))
     with pytest.raises(ClusterError, match=r"slurmctld.* not found: .*install.*slurm-wlm munge"):
         module.start(tmp_path / "c")
