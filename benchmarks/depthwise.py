@@ -21,7 +21,7 @@ from statistics import geometric_mean, median
 from typing import Any
 
 import torch
-from machine import RESULTS, describe, show, write
+from machine import RESULTS, describe, heading, show, write
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -165,24 +165,34 @@ def main() -> None:
         file = write(args.name, rows, facts)
     show(f"Depthwise 3x3x3, {facts['setting']}, copy {facts['copy']}", rows)
     print(file, *(f"{d}: {facts[d]}" for d in DIRECTIONS), sep="\n")
-    figure(rows, RESULTS / f"{args.name}.png")
+    figure(rows, facts, RESULTS / f"{args.name}.png")
 
 
-def figure(rows: list[dict[str, Any]], file: Path) -> None:
-    """How many times faster than the best of torch's, by shape and direction."""
+def figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path) -> None:
+    """How many times as fast as the best of torch's, by shape and direction: right of 1 is faster, left of it slower."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     import pandas as pd
     import seaborn as sns
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     frame = pd.DataFrame(rows)
     frame["layer"] = frame["shape"] + " /" + frame["stride"]
     fig, ax = plt.subplots(figsize=(8, 0.45 * frame.layer.nunique() + 1.5))
-    sns.barplot(frame, x="times_faster", y="layer", hue="direction", palette="colorblind", errorbar=None, ax=ax)
+    sns.pointplot(
+        frame, x="times_faster", y="layer", hue="direction", palette="colorblind", markers=["o", "s", "D"], linestyle="none", dodge=0.3, errorbar=None, ax=ax
+    )
+    ax.grid(alpha=0.3)
     ax.axvline(1, color="black", linewidth=1)
-    ax.set(xlabel="times faster than the best of torch's", ylabel="", xscale="log")
+    low, high = min(0.5, 0.9 * frame["times_faster"].min()), max(2.0, 1.1 * frame["times_faster"].max())
+    ax.set(xlabel="times as fast as the best of torch's (left of 1: slower)", ylabel="", xscale="log", xlim=(low, high))
+    ax.xaxis.set_major_locator(FixedLocator([x for x in (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if low <= x <= high]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.legend(title=None, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.set_title(heading(facts), fontsize=9)
     fig.tight_layout()
     fig.savefig(file, dpi=110)
 

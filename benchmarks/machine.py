@@ -50,6 +50,11 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, str]
     return file
 
 
+def heading(facts: Mapping[str, str]) -> str:
+    """What stands above a figure: the setting and the machine."""
+    return f"{facts['setting']}\n{facts.get('gpu', facts['processor'])}"
+
+
 def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     table = Table(title=title)
     for column in rows[0]:

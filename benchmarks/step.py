@@ -224,12 +224,13 @@ def main() -> None:
                 write(args.name, rows, facts)
     show(f"{facts['setting']} on {facts.get('gpu', facts['processor'])}", rows)
     print(RESULTS / f"{args.name}.csv")
-    figure(rows, RESULTS / f"{args.name}.png")
+    figure(rows, facts, RESULTS / f"{args.name}.png")
 
 
-def figure(rows: list[dict[str, Any]], file: Path) -> None:
+def figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path) -> None:
     """Bars of clips/s, a panel per mode."""
     import matplotlib
+    from machine import heading
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -243,6 +244,7 @@ def figure(rows: list[dict[str, Any]], file: Path) -> None:
     for ax, mode in zip(axes[0], modes, strict=True):
         sns.barplot(frame[frame["mode"] == mode], x="clips_per_s", y="what", color="C0", ax=ax)
         ax.set(title=mode, xlabel="clips per second", ylabel="")
+    fig.suptitle(heading(facts), fontsize=10)
     fig.tight_layout()
     fig.savefig(file, dpi=110)
 

@@ -165,8 +165,15 @@ class Weighed:
     def told(self) -> tuple[str, str]:
         """Difference and interval as text, "" where there is none."""
         d, digits = self.difference, DIGITS.get(self.part.unit, 1)
-        bounds = f"[{d.low:+.{digits}f}, {d.high:+.{digits}f}]" if isfinite(d.low) and not self.part.counted else ""
-        return (f"{d.mean:+.{digits}f}" if isfinite(d.mean) else ""), bounds
+        bounds = f"[{signed(d.low, digits)}, {signed(d.high, digits)}]" if isfinite(d.low) and not self.part.counted else ""
+        return (signed(d.mean, digits) if isfinite(d.mean) else ""), bounds
+
+
+def signed(number: float, digits: int) -> str:
+    """A number with its sign, and with more digits than asked for where it would read as 0 and is none: verdicts turn on that."""
+    while number and digits < 6 and not float(f"{number:.{digits}f}"):
+        digits += 1
+    return f"{number:+.{digits}f}"
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class Results:
 
     def unheld(self) -> list[str]:
         """A sentence for every claim that the scale cannot hold."""
-        return [f"Not at scale {self.recipe.scale}: {claim.text} ({rows[0].unfit(self.recipe)})"
+        return [f'Not judged: "{claim.text}": {rows[0].unfit(self.recipe)}'
                 for claim in self.table.claims if (rows := self.beyond(claim))]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from csn.table import Row, Table, cost_key, count_costs, planned_costs
 
 
 def complexity(title: str, rows: Sequence[Row], recipe: Recipe = PAPER) -> Sheet:
-    """Every row's cost counted from the real network, beside the paper's printed digits at the paper's clips and width."""
+    """Every row's cost counted from the real network, beside the paper's at the paper's clips and width."""
     at_paper = (recipe.frames, recipe.crop, recipe.width, recipe.pool1, recipe.data.classes) == (8, 224, 64, True, 400)
     variants = {row.label: found for row in rows if (found := buildable(row, recipe)) is not None}
     count_costs(Run(variant=variant, recipe=recipe, seed=0) for variant in variants.values())
@@ -33,7 +33,8 @@ def complexity(title: str, rows: Sequence[Row], recipe: Recipe = PAPER) -> Sheet
     side = f"{recipe.frames}x{recipe.crop}x{recipe.crop}"
     columns = ("row", "GMACs", "paper", "M par", "paper ", "G inter", "paper  ") if at_paper else ("row", "GMACs", "M par", "G inter")
     caption = (f"One clip of {side}, width {recipe.width}, {recipe.data.classes} classes, counted from the networks themselves. "
-               "M par: weights only, as papers print them. G inter: pairs of input channels.")  # fmt: skip
+               "M par: weights only, as papers print them. G inter: pairs of input channels."
+               + " paper: computed from its architecture independently of this code; the digits it published agree." * at_paper)  # fmt: skip
     return Sheet(title, columns, out, caption)
 
 

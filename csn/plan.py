@@ -69,7 +69,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
     costs, expected = planned_costs(), seconds_of(work, recipe, table, home)
     gpu = {} if isinstance(recipe.data, Embedded) else cluster.gpu_seconds([run for _, run in work])
     grid = Grid(title=f"{table.title}: plan at scale {recipe.scale}, width {recipe.width}", title_justify="left", caption_justify="left",
-                caption=f"GMACs of one clip of {clip_of(rows, recipe)}. each: one job, h:min:s.")  # fmt: skip
+                caption=f"GMACs of one clip of {clip_of(rows, recipe)}. each: one job, h:min:s." if work else "")  # fmt: skip
     for name in ("row", "GMACs", "M par", "M inter"):
         grid.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
     grid.add_column("runs by seed")
@@ -105,8 +105,8 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
         console.print(f"Needed below {data}:", soft_wrap=True, markup=False, highlight=False)
         for need, labels in needed.items():
             console.print(f"  {need}: {', '.join(labels)}", markup=False, highlight=False)
-    told = ", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none"
-    console.print(f"{len(work)} run{'' if len(work) == 1 else 's'}: {told}", highlight=False)
+    told = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+    console.print(f"{len(work)} run{'' if len(work) == 1 else 's'}{told and ': '}{told}", highlight=False)
     if left:
         known = [seconds for seconds in left if seconds is not None]
         unknown = f", without {len(left) - len(known)} of unknown time" if len(known) < len(left) else ""
@@ -139,9 +139,9 @@ def spoken(seconds: float) -> str:
 
 
 def clip_of(rows: Sequence[Row], recipe: Recipe) -> str:
-    """'8x224x224, 400 classes', the clip and classes that all rows share, or 'its own size', where rows have their own."""
+    """'8x224x224, 400 classes', the clip and classes that all rows share, or that each has its own."""
     found = {f"{own.frames}x{own.crop}x{own.crop}, {own.data.classes} classes" for own in (row.under(recipe) for row in rows if not row.unfit(recipe))}
-    return found.pop() if len(found) == 1 else "each row's own size and classes" if found else "its own size"
+    return found.pop() if len(found) == 1 else "each row's own size and classes"
 
 
 def needs(rows: list[Row], recipe: Recipe, data: Path) -> dict[str, list[str]]:

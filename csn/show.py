@@ -21,6 +21,7 @@ from csn.sheet import Sheet, cell, mean, put
 from csn.table import Row, unfit_rows
 
 HEADS = {"train_top1": "train", "clip_top1": "clip@1", "video_top1": "video@1", "gap": "gap", "auc": "AUC"}
+TOPS = {"train_top1": "training videos", "clip_top1": "test clips", "video_top1": "test videos"}
 COSTS = ("GMACs", "M par", "M inter")
 
 
@@ -40,10 +41,11 @@ def accuracies(results: Results, rows: Sequence[Row], narrow: bool = False) -> S
         paper = [str(row.paper_top1 or "")] if papers else []
         out.append((row.label, *costs, *metrics, seeds_told(results, row), *paper))
     views = f"{recipe.test_clips} clips x {recipe.test_crops} crop{'s' if recipe.test_crops > 1 else ''} a video"
+    tops = [metric for metric in table.metrics if metric in TOPS]
     caption = (
         f"GMACs: one clip of {recipe.frames}x{recipe.crop}x{recipe.crop}. M par, M inter: million parameters and channel interactions. "
-        f"train, clip@1, video@1: top-1 in per cent of training videos, test clips, test videos, {views}; mean over n seeds, ± half its 95 % interval; "
-        "empty: not run, or not with every seed planned."
+        f"{', '.join(HEADS[metric] for metric in tops)}: top-1 in per cent of {', '.join(TOPS[metric] for metric in tops)}, {views}; mean over n seeds, "
+        "± half its 95 % interval; empty: not run, or not with every seed planned."
     )  # fmt: skip
     caption += " gap: train minus video@1, points." if "gap" in table.metrics else ""
     caption += " paper: Kinetics-400 video@1, † recalled, source not found." if papers else ""

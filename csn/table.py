@@ -36,7 +36,7 @@ class Quoted:
 class Row:
     """One network of a table. variant: at the paper's width; `at` gives it at the width of a scale.
 
-    paper_top1: Kinetics-400 val video@1. paper_cost: GMACs, M parameters, G interactions as printed, at 8 x 224 x 224.
+    paper_top1: Kinetics-400 val video@1. paper_cost: GMACs, M parameters, G interactions at 8 x 224 x 224, as text.
     recipe: the row's own, where the rows of a table differ in it; it runs at scale paper only. published: the numbers that
     stand beside ours; pretrained: what its network was trained on before, in words; protocol: of the published number
     and of ours, in words. seeds: of a scale, where they are not those of csn.recipes. videos: training videos, as a multiple of

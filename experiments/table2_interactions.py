@@ -5,8 +5,8 @@ The paper's finding: accuracy follows the number of channel interactions, not th
     python experiments/table2_interactions.py              run what is missing, then show; costs at the paper's size beside its own
     python experiments/table2_interactions.py --plan       what that is; depths 101 and 152 need scale paper
 
-The networks of depths 26 and 50 are those of Table 3, and a run is trained once for both. Costs: printed in the paper's
-Table 2. Accuracies: recalled, no readable source was found.
+The networks of depths 26 and 50 are those of Table 3, and a run is trained once for both. Costs: as in
+table1_architectures. Accuracies: recalled, no readable source was found.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from csn.table import FIVE_SEEDS, Quoted, Row, Table, table_of
 AFTER = "written after the first runs at scales small and photo"
 CSN_50 = ("ir-CSN-50", "ip-CSN-50")
 FAMILIES: dict[str, Block] = {"ResNet3D": "bottleneck", "ir-CSN": "bottleneck-D", "ip-CSN": "ip"}
-PRINTED = {(row.variant.block, row.variant.depth): row.paper_cost for row in table_of("table1_architectures").rows}
+PAPER_COSTS = {(row.variant.block, row.variant.depth): row.paper_cost for row in table_of("table1_architectures").rows}
 TOP1: dict[int, tuple[float, ...]] = {26: (65.3, 62.4, 64.6), 50: (69.4, 70.3, 70.8), 101: (70.6, 71.3, 71.8)}
 
 
@@ -32,7 +32,7 @@ def rows(depth: int) -> tuple[Row, ...]:
     """The three networks of a depth."""
     papers = [Quoted(value, recalled=True) for value in TOP1[depth]] if depth in TOP1 else [None] * 3
     return tuple(
-        Row(label=f"{name}-{depth}", variant=Variant(block=block, depth=depth), paper_top1=paper, paper_cost=PRINTED[block, depth], seeds=FIVE_SEEDS)
+        Row(label=f"{name}-{depth}", variant=Variant(block=block, depth=depth), paper_top1=paper, paper_cost=PAPER_COSTS[block, depth], seeds=FIVE_SEEDS)
         for (name, block), paper in zip(FAMILIES.items(), papers, strict=True)
     )
 

@@ -16,7 +16,7 @@ from scipy import stats
 from test_table import line, lines
 
 from csn import plots
-from csn.claims import CEILING, Claim, Judged, Line, Order, Predicts, Shrinks, judge
+from csn.claims import CEILING, Claim, Judged, Line, Order, Predicts, Shrinks, judge, signed
 from csn.collect import csv_path, read, read_lines, write_lines
 from csn.ledger import main
 from csn.metrics import interval
@@ -114,6 +114,10 @@ def test_two_networks_that_fit_everything_cannot_be_told_apart() -> None:
 def test_what_stays_at_the_ceiling_within_a_margin_is_decided() -> None:
     found = verdict_on(Claim(text="c", source="s", tests=(Order(("a", "b"), margin=2),)), lines(a=[100] * 3, b=[100] * 3))
     assert found.verdict == "supported" and CEILING not in found.decides.name
+
+
+def test_a_bound_beside_0_is_not_told_as_0() -> None:
+    assert [signed(x, 1) for x in (2.04, -0.04, 0.0145, 0.0, 0.0501, -1e-9)] == ["+2.0", "-0.04", "+0.01", "+0.0", "+0.1", "-0.000000"]
 
 
 def test_an_order_needs_every_neighbour_and_names_the_weakest() -> None:

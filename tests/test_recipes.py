@@ -12,6 +12,7 @@ from conftest import run
 
 from csn import recipes
 from csn.cluster import SUSTAINED, gpu_seconds
+from csn.plan import makespan, spoken
 from csn.provenance import REPOSITORY
 from csn.recipes import DFDC, HMDB51_FT, MEDIUM, PAPER, PAPER_32, PAPER_32_FT, SCALES, SEEDS, SOMETHING_V1, SPORTS1M, UCF101_FT, VIDEOS
 from csn.spec import Recipe, Run, Variant, VideoKind, VideoSet
@@ -89,3 +90,8 @@ def test_the_plan_of_a_public_scale_tells_gpu_hours(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "2.2 GPU-h" in text and "About 16 GPU-hours for what is missing: an estimate" in text and "assumed 10 TFLOP/s" in text
     assert max(len(line) for line in done.stdout.splitlines() if str(tmp_path) not in line) <= 80  # a path is never cut
+
+
+def test_a_plan_takes_as_long_as_its_longest_queue() -> None:
+    assert makespan([37, 37, 37], 2) == 74 and makespan([37], 2) == 37 and makespan([], 2) == 0 and makespan([9, 1, 1, 1], 2) == 9
+    assert [spoken(seconds) for seconds in (37.4, 100, 5399, 7384)] == ["37 s", "2 min", "1 h 30 min", "2 h 3 min"]

@@ -171,9 +171,9 @@ def measured_against_paper(results: Results) -> Figure:
 
 def published(results: Results) -> Figure:
     """The benchmarks: published numbers beside ours."""
-    figure, ax = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    figure, ax = plt.subplots(figsize=(8, 4.8), layout="constrained")
     published_numbers(results, ax)
-    figure.suptitle(results.table.title, fontsize=11)
+    figure.suptitle(f"{results.table.title}: published numbers by source, and ours where they were run", fontsize=11)
     return figure
 
 

@@ -38,6 +38,7 @@ TITLES = {
 FAMILIES = {"simple": 0, "bottleneck": 1, "ResNet3D": 0, "ir-CSN": 1, "ip-CSN": 2}  # the colour of each
 STYLES = {"ResNet3D": "o-", "ir-CSN": "D--", "ip-CSN": "P:"}  # where all are of one depth
 ASIDE_SIZE = 1.04  # factor between markers of one number of videos
+SOURCES = {"zoo": "D", "log": "^", "mmaction2": "s", "quoted": "v", "list": "X"}  # of published numbers, the marker of each
 SEPARATED = {"bottleneck-D": "ir-CSN", "ip": "ip-CSN"}
 MARKERS = {"full": "o", "G2": "s", "G4": "p", "G8": "^", "D": "D", "DG4": "X", "ip": "P", "26": "o", "50": "s", "101": "^", "152": "D"}
 
@@ -282,21 +283,24 @@ def against_paper(results: Results, ax: Axes) -> Axes:
 
 
 def published_numbers(results: Results, ax: Axes) -> Axes:
-    """The published numbers of every row that has some, one below the other where they are several, and ours where it was run."""
-    shown = [row for row in results.table.rows if row.published]
-    ours = False
-    for y, row in enumerate(shown):
-        values = sorted({one.value for one in row.published})
-        places = [y + 0.2 * (i - (len(values) - 1) / 2) for i in range(len(values))]
-        ax.plot(values, places, "D", color=PALETTE[7], ms=5, mec="white", mew=0.5, label="published" if y == 0 else "_")
+    """The published numbers of every row, a marker a source, one below the other where they are several, and ours where it was run."""
+    told, ours = set(), False
+    for y, row in enumerate(results.table.rows):
+        for i, one in enumerate(row.published):
+            place = y + 0.2 * (i - (len(row.published) - 1) / 2)
+            ax.plot(one.value, place, SOURCES[one.source], color=PALETTE[7], ms=6, mec="white", mew=0.5, label="_" if one.source in told else one.source)
+            told.add(one.source)
+        if not row.published:
+            ax.text(0.01, y, "none published with a source", va="center", fontsize=8, color="0.4", transform=ax.get_yaxis_transform())
         found = results.measured(row.label, measure(row.under(results.recipe)))
         if isfinite(found.mean):
             half = found.half if isfinite(found.half) else None
             ax.errorbar(found.mean, y, xerr=half, fmt="o", color=PALETTE[0], capsize=3, ms=7, label="_" if ours else "here")
             ours = True
-    ax.set_yticks(range(len(shown)), [row.label for row in shown])
+    ax.set_yticks(range(len(results.table.rows)), [f"{row.label} (AUC x 100)" if measure(row.under(results.recipe)) == "auc" else row.label
+                                                   for row in results.table.rows])  # fmt: skip
     ax.invert_yaxis()
-    ax.set_xlabel("video top-1, % (dfdc: AUC x 100)")
+    ax.set_xlabel("video top-1, %")
     ax.grid(alpha=0.3)
-    ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # within the axes its marker would read as a number
+    ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=6, title=None)  # within the axes its markers would read as numbers
     return ax
