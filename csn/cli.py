@@ -98,6 +98,7 @@ def refuse(args: argparse.Namespace, table: Table) -> None:
         raise UserError(f"{table.title} trains nothing: it has no runs to submit, watch or cancel; run it without these flags.")
     if args.home.exists():
         results_home(args.home)
+    require(args.data is None or args.data.is_dir() or not args.data.exists(), "--data", args.data, "must be a folder")
 
 
 def jobs_of(args: argparse.Namespace) -> int:

@@ -112,6 +112,7 @@ def test_deleting_a_line_makes_a_cell_empty(home: Path, tmp_path: Path) -> None:
         (("--show", "--status"), ("not allowed with",)),
         (("--submit", "--profile", "none"), ("none", "gpu, local, paper")),
         (("--plan", "--profile", "gpu"), ("Argument --profile: goes with --submit",)),
+        (("--data", "/etc/passwd", "--scale", "medium"), ("`--data` (=/etc/passwd) must be a folder",)),
         (("--dirty",), ("Argument --dirty: goes with --submit",)),
         (("--show", "--json"), ("Argument --json: goes with --status",)),
     ],

@@ -154,7 +154,7 @@ def test_a_shape_that_does_not_run_is_one_sentence() -> None:
 
 
 def test_the_committed_costs_are_those_of_the_real_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """results/costs.json lets --plan answer without torch; every number in it is counted again here."""
+    """results/costs.json lets --plan answer without torch; those of Table 3 at scales small and smoke are counted again here."""
     import table3_groups
 
     from csn.recipes import SMALL, SMOKE
