@@ -6,7 +6,7 @@
     python -m csn.finetune irCSN_152_ig65m.pth --kind folder --data DATA --home HOME --device cuda [--freeze-bn]
     python -m csn.finetune irCSN_152_ig65m.pth --kind ucf101 --data DATA --home HOME --submit --profile mine
 
-Network, clip and input statistics are the file's; the classifier is fresh unless the classes are the same. Every flag of the table
+Network, clip (of its test) and input statistics are the file's; the classifier is fresh unless the classes are the same. Every flag of the table
 scripts works (--plan, --show, --submit, --status, --seeds, ...). The weights appear as HOME/runs/<run>/weights.safetensors.
 """
 
@@ -82,7 +82,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        print("Interrupted; nothing was begun.", file=sys.stderr)
+        return 2
     return main(table, rest)
 
 

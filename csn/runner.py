@@ -163,8 +163,9 @@ def outcome(one: Running, code: int, home: Path) -> str:
     if code < 0:
         what = signal.Signals(-code).name
         record_loss(one.run, home, f"killed by {what} (out of memory, perhaps)", [last_line(one.run, home)])
-        if stands(read_record(one.run, home)):  # it died after its record
-            return ""
+        record = read_record(one.run, home)
+        if stands(record):  # it died after its record
+            return f"{name} failed: {record['error']}" if "error" in record else ""
         return f"{name} was killed by {what} (out of memory, perhaps); its state is saved, the same command goes on from there."
     return f"{name} failed: {last_line(one.run, home).removeprefix('failed: ')}"
 

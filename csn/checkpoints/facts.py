@@ -20,7 +20,7 @@ HEADER = "csn"  # and of its text in the header
 
 @dataclass(frozen=True)
 class Input:
-    """What a network was trained on. mean, std: of RGB values 0..1. frames: of a clip, every stride-th, of a video seen at
+    """What a network sees in its test. mean, std: of RGB values 0..1. frames: of a clip, every stride-th, of a video seen at
     fps frames a second (None: as it is). crop: side of the square, pixels, after the short side became `short` (None: kept)."""
 
     mean: Triple
