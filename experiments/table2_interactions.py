@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from csn.claims import Claim, Order, Predicts, Shrinks
 from csn.cli import main
 from csn.spec import Block, Variant
-from csn.table import FIVE_SEEDS, Quoted, Row, Table, table_of
+from csn.table import TABLE4_SEEDS, Quoted, Row, Table, table_of
 
 AFTER = "written after the first runs at scales small and photo"
 CSN_50 = ("ir-CSN-50", "ip-CSN-50")
@@ -32,7 +32,7 @@ def rows(depth: int) -> tuple[Row, ...]:
     """The three networks of a depth."""
     papers = [Quoted(value, recalled=True) for value in TOP1[depth]] if depth in TOP1 else [None] * 3
     return tuple(
-        Row(label=f"{name}-{depth}", variant=Variant(block=block, depth=depth), paper_top1=paper, paper_cost=PRINTED[block, depth], seeds=FIVE_SEEDS)
+        Row(label=f"{name}-{depth}", variant=Variant(block=block, depth=depth), paper_top1=paper, paper_cost=PRINTED[block, depth], seeds=TABLE4_SEEDS)
         for (name, block), paper in zip(FAMILIES.items(), papers, strict=True)
     )
 
