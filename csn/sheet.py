@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -38,14 +39,17 @@ def put(sheet: Sheet, console: Console) -> None:
         grid.add_column(name, justify="left" if words or name == sheet.columns[0] else "right", no_wrap=not words, overflow="fold")
     for row in sheet.rows:
         grid.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+    if Measurement.get(console, console.options.update(max_width=10_000), grid).minimum > console.width:  # else what is too wide would be cut off
+        for column in grid.columns:
+            column.no_wrap = False
     console.print(grid)
 
 
-def cell(found: Interval, digits: int = 1) -> str:
-    """"83.1 ±1.2" (mean and half the 95 % interval), "83.1 ±121" beyond 100, "83.1" for one seed, "" for none."""
+def cell(found: Interval) -> str:
+    """"83.1 ±1.2" (mean and half the 95 % interval), "83.1 ±12" from 10 on, "83.1" for one seed, "" for none."""
     if not isfinite(found.mean):
         return ""
-    return f"{found.mean:.{digits}f}" + (f" ±{found.half:.{digits if found.half < 99.95 else 0}f}" if isfinite(found.half) else "")
+    return f"{found.mean:.1f}" + (f" ±{found.half:.{1 if found.half < 9.95 else 0}f}" if isfinite(found.half) else "")
 
 
 def mean(found: Interval) -> str:

@@ -18,12 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from csn.claims import Claim, Order, Predicts, Shrinks
 from csn.cli import main
-from csn.spec import Block, Variant
-from csn.table import FIVE_SEEDS, Quoted, Row, Table, table_of
+from csn.spec import Variant
+from csn.table import FAMILIES, TABLE4_SEEDS, Quoted, Row, Table, table_of
 
 AFTER = "written after the first runs at scales small and photo"
 CSN_50 = ("ir-CSN-50", "ip-CSN-50")
-FAMILIES: dict[str, Block] = {"ResNet3D": "bottleneck", "ir-CSN": "bottleneck-D", "ip-CSN": "ip"}
 PAPER_COSTS = {(row.variant.block, row.variant.depth): row.paper_cost for row in table_of("table1_architectures").rows}
 TOP1: dict[int, tuple[float, ...]] = {26: (65.3, 62.4, 64.6), 50: (69.4, 70.3, 70.8), 101: (70.6, 71.3, 71.8)}
 
@@ -32,7 +31,7 @@ def rows(depth: int) -> tuple[Row, ...]:
     """The three networks of a depth."""
     papers = [Quoted(value, recalled=True) for value in TOP1[depth]] if depth in TOP1 else [None] * 3
     return tuple(
-        Row(label=f"{name}-{depth}", variant=Variant(block=block, depth=depth), paper_top1=paper, paper_cost=PAPER_COSTS[block, depth], seeds=FIVE_SEEDS)
+        Row(label=f"{name}-{depth}", variant=Variant(block=block, depth=depth), paper_top1=paper, paper_cost=PAPER_COSTS[block, depth], seeds=TABLE4_SEEDS)
         for (name, block), paper in zip(FAMILIES.items(), papers, strict=True)
     )
 
