@@ -8,10 +8,12 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from csn.claims import CEILING
 from csn.collect import csv_path, read
+from csn.metrics import interval
 from csn.provenance import REPOSITORY
 from csn.recipes import PAPER, SMALL
 from csn.report import filled, main, markdown, page
@@ -26,6 +28,25 @@ BLOCKS = "".join(f"<!-- results: {name} -->\nplaceholder\n<!-- end -->\n" for na
 
 def test_readme_equals_the_files() -> None:
     assert filled(README) == README, "run python -m csn.report"
+
+
+def test_the_findings_told_are_those_of_the_files() -> None:
+    """The numbers of README's own sentences about the twenty seeds of scale small."""
+    results, told = read(table_of("table4_regularization"), SMALL), " ".join(README.split())
+    top = {row.label: {int(one["seed"]): float(one["video_top1"]) for one in results.of(row.label)} for row in results.table.rows}
+    means = {label: f"{label[:-3]} {float(np.mean(list(own.values()))):.1f}" for label, own in top.items()}
+    for depth in (26, 50):
+        ordered = sorted((label for label in top if label.endswith(str(depth))), key=lambda label: -float(np.mean(list(top[label].values()))))
+        assert f"at depth {depth} {', '.join(means[label] for label in ordered)}" in told
+
+    def lead(csn: str, first: int) -> str:
+        found = interval([top[csn][seed] - top["ResNet3D-50"][seed] for seed in range(first, 20)])
+        return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+
+    mean, _, bounds = lead("ip-CSN-50", 0).partition(" ")
+    assert f"ip-CSN-50 lies {mean.removeprefix('+')} points above ResNet3D-50 {bounds}" in told
+    assert f"({lead('ir-CSN-50', 0)})" in told
+    assert f"{lead('ip-CSN-50', 5)} for ip-CSN-50, {lead('ir-CSN-50', 5)} for ir-CSN-50" in told
 
 
 def test_without_results_cells_are_empty_and_claims_undecided(tmp_path: Path) -> None:
