@@ -261,7 +261,7 @@ def test_a_committed_line_deleted_end_to_end(tmp_path: Path) -> None:
     path.write_text("".join(one for one in lines if not one.startswith("table4_regularization,ir-CSN-50,3,")))
     done = run("experiments/table4_regularization.py", "--show", "--scale", "photo", "--home", tmp_path)
     told = " ".join(done.stdout.split())
-    assert done.returncode == 0 and "4 of 5" in told and "supported " not in told and "refuted" not in told.replace("; refuted:", "")
+    assert done.returncode == 0 and "19 of 20" in told and "supported " not in told and "refuted" not in told.replace("; refuted:", "")
     assert "ir-CSN-50: seed 3 is missing; run it, or --seeds 0 1 2 4 shows the others." in told
     again = run("experiments/table4_regularization.py", "--show", "--scale", "photo", "--home", tmp_path, "--seeds", *"0124")
     assert again.returncode == 0 and "is missing; run" not in again.stdout and "4 of 5" not in again.stdout

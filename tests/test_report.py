@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from csn.claims import CEILING
+from csn.claims import CEILING, signed
 from csn.collect import csv_path, read
 from csn.metrics import interval
 from csn.provenance import REPOSITORY
-from csn.recipes import PAPER, SMALL
+from csn.recipes import PAPER, SMALL, recipe_of
 from csn.report import filled, main, markdown, page
 from csn.sheet import Sheet
 from csn.spec import UserError
@@ -30,23 +30,25 @@ def test_readme_equals_the_files() -> None:
     assert filled(README) == README, "run python -m csn.report"
 
 
-def test_the_findings_told_are_those_of_the_files() -> None:
-    """The numbers of README's own sentences about the twenty seeds of scale small."""
-    results, told = read(table_of("table4_regularization"), SMALL), " ".join(README.split())
+@pytest.mark.parametrize("scale", ["small", "photo"])
+def test_the_findings_told_are_those_of_the_files(scale: str) -> None:
+    """The numbers of README's own sentences about the twenty seeds."""
+    results, told = read(table_of("table4_regularization"), recipe_of(scale)), " ".join(README.split())
     top = {row.label: {int(one["seed"]): float(one["video_top1"]) for one in results.of(row.label)} for row in results.table.rows}
-    means = {label: f"{label[:-3]} {float(np.mean(list(own.values()))):.1f}" for label, own in top.items()}
+    means = {label: float(np.mean(list(own.values()))) for label, own in top.items()}
     for depth in (26, 50):
-        ordered = sorted((label for label in top if label.endswith(str(depth))), key=lambda label: -float(np.mean(list(top[label].values()))))
-        assert f"at depth {depth} {', '.join(means[label] for label in ordered)}" in told
+        ordered = sorted((label for label in top if label.endswith(str(depth))), key=lambda label: -means[label])
+        assert f"t depth {depth} {', '.join(f'{label[:-3]} {means[label]:.1f}' for label in ordered)}" in told
 
-    def lead(csn: str, first: int) -> str:
+    def lead(csn: str, first: int) -> tuple[str, str]:
         found = interval([top[csn][seed] - top["ResNet3D-50"][seed] for seed in range(first, 20)])
-        return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+        return signed(found.mean, 1), f"[{signed(found.low, 1)}, {signed(found.high, 1)}]"
 
-    mean, _, bounds = lead("ip-CSN-50", 0).partition(" ")
-    assert f"ip-CSN-50 lies {mean.removeprefix('+')} points above ResNet3D-50 {bounds}" in told
-    assert f"({lead('ir-CSN-50', 0)})" in told
-    assert f"{lead('ip-CSN-50', 5)} for ip-CSN-50, {lead('ir-CSN-50', 5)} for ir-CSN-50" in told
+    mean, bounds = lead("ip-CSN-50", 0)
+    assert f"ip-CSN-50 lies {mean[1:]} points {'above ResNet3D-50' if scale == 'small' else 'below'} {bounds}" in told
+    assert " ".join(lead("ir-CSN-50", 0)) in told
+    apart = (" ".join(lead(csn, 5)) for csn in ("ip-CSN-50", "ir-CSN-50"))
+    assert (" for ip-CSN-50, ".join(apart) + " for ir-CSN-50" if scale == "small" else " and ".join(apart)) in told
 
 
 def test_without_results_cells_are_empty_and_claims_undecided(tmp_path: Path) -> None:
