@@ -47,6 +47,14 @@ def test_the_findings_told_are_those_of_the_files(scale: str) -> None:
     mean, bounds = lead("ip-CSN-50", 0)
     assert f"ip-CSN-50 lies {mean[1:]} points {'above ResNet3D-50' if scale == 'small' else 'below'} {bounds}" in told
     assert " ".join(lead("ir-CSN-50", 0)) in told
+    if scale == "small":
+        fit = {label: results.measured(label, "train_top1").mean for label in top}
+        assert f"({fit['ip-CSN-50']:.1f} % against {fit['ResNet3D-50']:.1f} %)" in told
+        (gap,) = (part for one in results.judged() for part in one.parts if part.name == "gap: ResNet3D-50 over ip-CSN-50")
+        assert f"a gap {gap.difference.mean:.1f} points narrower {gap.told()[1]}" in told
+    macs = {label: float(results.of(label)[0]["gmacs"]) for label in top}
+    ir, ip = (f"{100 * macs[csn] / macs['ResNet3D-50']:.0f}" for csn in ("ir-CSN-50", "ip-CSN-50"))
+    assert (f"at {ir} to {ip} % of the FLOPs" if scale == "small" else f"at {ir} % of its FLOPs") in told
     apart = (" ".join(lead(csn, 5)) for csn in ("ip-CSN-50", "ir-CSN-50"))
     assert (" for ip-CSN-50, ".join(apart) + " for ir-CSN-50" if scale == "small" else " and ".join(apart)) in told
 
