@@ -22,182 +22,214 @@ output element, and its registers, of the first tilings, from bfloat16 and from 
 # (a kernel is a language of its own: its arguments are pointers and numbers of the device)
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-NDHWC = torch.channels_last_3d
-Config = tuple[int, int, int, int]  # groups, columns of a group, channels, warps of a program
-# Groups x channels / (32 x warps) is the channels of a thread, 2 or 4: it holds 27 coefficients or sums of each, and more do not fit
-# its registers. With a stride only one column fits. The first is a guess until measured.
-MAP_CONFIGS: tuple[Config, ...] = ((16, 2, 32, 4), (32, 2, 32, 8), (8, 4, 32, 4), (8, 7, 32, 4), (32, 1, 32, 8), (8, 1, 32, 2))
-SUM_CONFIGS: tuple[Config, ...] = ((16, 2, 32, 4), (32, 2, 32, 8), (8, 4, 32, 4), (16, 1, 32, 4), (8, 1, 64, 4))
-SPLITS = 1024  # programs of the weight gradient at most, about: enough to fill the largest device several times
-FRAMES = 8  # that a program of it sums up at least, of its tile: its partial sums are then less than half of what it reads
-SIZES = ("B", "T", "H", "W", "To", "Ho", "Wo", "wide")  # all but C: one compilation serves every layer of a stride
+SIZES = ("B", "T", "H", "W", "To", "Ho", "Wo", "wide", "first", "step")  # one compilation serves every layer of a width and stride
 
 
 @triton.jit
-def _read(frame, h, w, c, H, W, C, ok):
-    """frame[h, w, c], zero outside the plane and where ok is false: (P, BLOCK)."""
-    inside = ok & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-    at = frame + (h * W + w)[:, None] * C + c[None, :]
-    return tl.load(at, inside[:, None] & (c < C)[None, :], 0.0)
+def _at(frame, h, w, c, W, C: tl.constexpr):
+    """Pointers to frame[h, w, c]: (P, BLOCK)."""
+    return frame + (h * W + w)[:, None] * C + c[None, :]
 
 
 @triton.jit
-def _row(frame, h, w, c, H, W, C, ok, SPAN: tl.constexpr):
-    """_read at SPAN columns from w on, a tuple."""
-    row = ()
-    for j in tl.static_range(SPAN):
-        row = row + (_read(frame, h, w + j, c, H, W, C, ok),)  # noqa: RUF005 (the kernel language has no starred tuples)
-    return row
+def _mask(ok, c, C: tl.constexpr):
+    """ok (P,) of the channels c that there are: (P, BLOCK), or (P, 1) where all are."""
+    if tl.constexpr(C) % c.shape[0] == 0:
+        return ok[:, None]
+    else:
+        return ok[:, None] & (c < C)[None, :]
 
 
 @triton.jit
-def _write(frame, value, h, w, c, W, C, ok):
-    """frame[h, w, c] = value, of the type of the frame, where ok is true and w inside the plane."""
-    mask = (ok & (w < W))[:, None] & (c < C)[None, :]
-    tl.store(frame + (h * W + w)[:, None] * C + c[None, :], value.to(frame.dtype.element_ty), mask)
+def _frame(at, ok, h, w, c, H, W, C: tl.constexpr, TALL: tl.constexpr, SPAN: tl.constexpr, EXACT: tl.constexpr):
+    """TALL rows of SPAN columns of one frame, of which the first is (h, w) and lies at `at`, zero outside the plane and where ok is false.
+
+    A tuple, row by row. EXACT: only the first and the last row and column can lie outside where ok is true."""
+    frame = ()
+    for i in tl.static_range(TALL):
+        in_row = ok
+        if i == 0:
+            in_row = in_row & (h >= 0)
+        if i == TALL - 1 or not EXACT:
+            in_row = in_row & (h + i < H)
+        for j in tl.static_range(SPAN):
+            inside = in_row
+            if j == 0:
+                inside = inside & (w >= 0)
+            if j == SPAN - 1 or not EXACT:
+                inside = inside & (w + j < W)
+            frame = frame + (tl.load(at + (i * W + j) * C, _mask(inside, c, C), 0.0),)  # noqa: RUF005 (the kernel language has no starred tuples)
+    return frame
 
 
 @triton.jit
-def _place(tile, wide, Wo, P: tl.constexpr, COLUMNS: tl.constexpr):
-    """Row and first column of each group of a tile of the output plane: (P,), (P,)."""
+def _float(v):
+    """v in float32. A 16-bit brain float is the upper half of one: written so, two of a register take an instruction each, not three."""
+    if v.dtype == tl.bfloat16:
+        return (v.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    else:
+        return v.to(tl.float32)
+
+
+@triton.jit
+def _write(at, sums, ok, h, w, c, H, W, C: tl.constexpr, COLUMNS: tl.constexpr, EXACT: tl.constexpr):
+    """Rows of COLUMNS outputs, in the type of the memory, to the pointers `at` and on, where ok is true and, unless EXACT, the plane has them."""
+    for k in tl.static_range(len(sums)):
+        inside = ok if EXACT else ok & (h + k // COLUMNS < H) & (w + k % COLUMNS < W)
+        tl.store(at + (k // COLUMNS * W + k % COLUMNS) * C, sums[k].to(at.dtype.element_ty), _mask(inside, c, C))
+
+
+@triton.jit
+def _place(tile, wide, Wo, P: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """First row and column of each group of a tile of the output plane: (P,), (P,)."""
     across = tl.cdiv(tl.cdiv(Wo, COLUMNS), wide)
     group = tl.arange(0, P)
-    return tile // across * (P // wide) + group // wide, (tile % across * wide + group % wide) * COLUMNS
+    return (tile // across * (P // wide) + group // wide) * ROWS, (tile % across * wide + group % wide) * COLUMNS
 
 
 @triton.jit
-def _taps(weight, c, C, FLIP: tl.constexpr):
-    """The 27 coefficients, each (1, BLOCK), from the weight as (27, C); FLIP: last first."""
+def _taps(weight, c, C: tl.constexpr, first, step):
+    """The 27 coefficients, each (1, BLOCK), from the weight as (27, C): rows first, first + step and so on."""
     taps = ()
     for d in tl.static_range(27):
-        row = 26 - d if FLIP else d
-        taps = taps + (tl.load(weight + row * C + c, c < C, 0.0).to(tl.float32)[None, :],)  # noqa: RUF005 (the kernel language has no starred tuples)
+        taps = taps + (tl.load(weight + (first + d * step) * C + c, c < C, 0.0).to(tl.float32)[None, :],)  # noqa: RUF005 (the kernel language has no starred tuples)
     return taps
 
 
+@triton.constexpr_function
+def _tap(n, k, SH, SW, SPAN, COLUMNS):
+    """Which of the nine taps of a plane leads from the n-th input of a group to its k-th output; none: -1."""
+    i, j = n // SPAN - SH * (k // COLUMNS), n % SPAN - SW * (k % COLUMNS)
+    return 3 * i + j if 0 <= i < 3 and 0 <= j < 3 else -1
+
+
 @triton.jit
-def _filtered(sums, rows, taps, first: tl.constexpr, SW: tl.constexpr, SPAN: tl.constexpr):
-    """sums, a tuple of output columns, after three rows of SPAN input columns met the plane of the filter that starts at taps[first]."""
-    for i in tl.static_range(3):  # the middle row first: it is there while the others come
-        for j in tl.static_range(SPAN):
-            v = rows[(2 * i + 1) % 3 * SPAN + j].to(tl.float32)
-            new = ()
-            for k in tl.static_range(len(sums)):
-                if j - SW * k >= 0 and j - SW * k < 3:  # noqa: SIM108
-                    new = new + (sums[k] + v * taps[first + (2 * i + 1) % 3 * 3 + j - SW * k],)  # noqa: RUF005
-                else:
-                    new = new + (sums[k],)  # noqa: RUF005
-            sums = new
+def _filtered(sums, frame, taps, first: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, SPAN: tl.constexpr, COLUMNS: tl.constexpr):
+    """sums, rows of COLUMNS outputs, after rows of SPAN inputs met the plane of the filter that starts at taps[first]."""
+    for n in tl.static_range(len(frame)):
+        v = _float(frame[n])
+        new = ()
+        for k in tl.static_range(len(sums)):
+            if _tap(n, k, SH, SW, SPAN, COLUMNS) >= 0:  # noqa: SIM108
+                new = new + (sums[k] + v * taps[first + _tap(n, k, SH, SW, SPAN, COLUMNS)],)  # noqa: RUF005
+            else:
+                new = new + (sums[k],)  # noqa: RUF005
+        sums = new
     return sums
 
 
 @triton.jit(do_not_specialize=SIZES)
 def forward_kernel(
-    x, weight, y, T, H, W, C, Ho, Wo, wide,
-    ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, FLIP: tl.constexpr, P: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+    x, weight, y, T, H, W, Ho, Wo, wide, first, step,
+    C: tl.constexpr, ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    P: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """y[t, h, w] = sum of weight[d] x[s (t, h, w) + d], d in {-1, 0, 1}^3; FLIP reverses the filter."""
-    ho, wo = _place(tl.program_id(0), wide, Wo, P, COLUMNS)
+    """y[t, h, w] = sum of weight[d] x[s (t, h, w) + d], d in {-1, 0, 1}^3; first, step: 0, 1, or 26, -1 for the filter reversed."""
+    ho, wo = _place(tl.program_id(0), wide, Wo, P, ROWS, COLUMNS)
     c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     clip = tl.program_id(2).to(tl.int64)
-    ok = ho < Ho
-    h, w = ho * SH, wo * SW
+    ok = (ho < Ho) & (wo < Wo)
+    h, w = ho * SH - 1, wo * SW - 1
     To = (T + ST - 1) // ST
-    plane_in, plane_out = H * W, Ho * Wo
-    frame = x + clip * T * plane_in * C
-    out = y + clip * To * plane_out * C
-    taps = _taps(weight, c, C, FLIP)
-    zeros = (tl.zeros((P, BLOCK), tl.float32),) * COLUMNS
+    at = _at(x + clip * T * H * W * C, h, w, c, W, C)
+    out = _at(y + clip * To * Ho * Wo * C, ho, wo, c, Wo, C)
+    taps = _taps(weight, c, C, first, step)
+    zeros = (tl.zeros((P, BLOCK), tl.float32),) * (ROWS * COLUMNS)
     before = zeros  # output of the frame before the current one
     now = zeros
+    TALL: tl.constexpr = SH * (ROWS - 1) + 3
     SPAN: tl.constexpr = SW * (COLUMNS - 1) + 3
-    middle = _row(frame, h, w - 1, c, H, W, C, ok, SPAN)
+    frame = _frame(at, ok, h, w, c, H, W, C, TALL, SPAN, EXACT)
     for t in range(0, T, ST):
-        upper = _row(frame, h - 1, w - 1, c, H, W, C, ok, SPAN)
-        lower = _row(frame, h + 1, w - 1, c, H, W, C, ok, SPAN)
-        rows = upper + middle + lower
-        frame += plane_in * C
-        middle = _row(frame, h, w - 1, c, H, W, C, ok & (t + 1 < T), SPAN)
-        now = _filtered(now, rows, taps, 9, SW, SPAN)
+        at += H * W * C
+        ahead = _frame(at, ok & (t + 1 < T), h, w, c, H, W, C, TALL, SPAN, EXACT)
+        now = _filtered(now, frame, taps, 9, SH, SW, SPAN, COLUMNS)
         if ST == 1:
-            before = _filtered(before, rows, taps, 18, SW, SPAN)
-            after = _filtered(zeros, rows, taps, 0, SW, SPAN)
-            for k in tl.static_range(COLUMNS):
-                _write(out - plane_out * C, before[k], ho, wo + k, c, Wo, C, ok & (t > 0))
+            before = _filtered(before, frame, taps, 18, SH, SW, SPAN, COLUMNS)
+            after = _filtered(zeros, frame, taps, 0, SH, SW, SPAN, COLUMNS)
+            _write(out - Ho * Wo * C, before, ok & (t > 0), ho, wo, c, Ho, Wo, C, COLUMNS, EXACT)
             before = now
         else:  # the odd frame closes this output and opens the next
-            upper = _row(frame, h - 1, w - 1, c, H, W, C, ok & (t + 1 < T), SPAN)
-            lower = _row(frame, h + 1, w - 1, c, H, W, C, ok & (t + 1 < T), SPAN)
-            rows = upper + middle + lower
-            frame += plane_in * C
-            middle = _row(frame, h, w - 1, c, H, W, C, ok & (t + 2 < T), SPAN)
-            now = _filtered(now, rows, taps, 18, SW, SPAN)
-            after = _filtered(zeros, rows, taps, 0, SW, SPAN)
-            for k in tl.static_range(COLUMNS):
-                _write(out, now[k], ho, wo + k, c, Wo, C, ok)
+            frame = ahead
+            at += H * W * C
+            ahead = _frame(at, ok & (t + 2 < T), h, w, c, H, W, C, TALL, SPAN, EXACT)
+            now = _filtered(now, frame, taps, 18, SH, SW, SPAN, COLUMNS)
+            after = _filtered(zeros, frame, taps, 0, SH, SW, SPAN, COLUMNS)
+            _write(out, now, ok, ho, wo, c, Ho, Wo, C, COLUMNS, EXACT)
         now = after
-        out += plane_out * C
+        frame = ahead
+        out += Ho * Wo * C
     if ST == 1:
-        for k in tl.static_range(COLUMNS):
-            _write(out - plane_out * C, before[k], ho, wo + k, c, Wo, C, ok)
+        _write(out - Ho * Wo * C, before, ok, ho, wo, c, Ho, Wo, C, COLUMNS, EXACT)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def scatter_kernel(
-    g, weight, gx, T, H, W, C, To, Ho, Wo, wide,
-    ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr,
+    g, weight, gx, T, H, W, To, Ho, Wo, wide,
+    C: tl.constexpr, ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradient of the input for a stride: gx[i] = sum of weight[d] g[(i - d) / s] over the d in {-1, 0, 1}^3 that s divides.
 
     A program's positions are of g. Around each it knows which d reach which of the inputs s (t, h, w) + {0 .. s - 1}^3.
     """
-    h, w = _place(tl.program_id(0), wide, Wo, P, 1)
+    h, w = _place(tl.program_id(0), wide, Wo, P, 1, 1)
     c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     clip = tl.program_id(2).to(tl.int64)
-    ok = h < Ho
-    taps = _taps(weight, c, C, False)
+    ok = (h < Ho) & (w < Wo)
+    taps = _taps(weight, c, C, 0, 1)
+    at = _at(g + clip * To * Ho * Wo * C, h, w, c, Wo, C)
+    out = _at(gx + clip * T * H * W * C, h * SH, w * SW, c, W, C)
     for t in range(To):
         sums = ()
         for k in tl.static_range(ST * SH * SW):
-            sums = sums + (_gathered(g + clip * To * Ho * Wo * C, taps, t, h, w, c, To, Ho, Wo, C, ok, k, ST, SH, SW),)  # noqa: RUF005
+            sums = sums + (_gathered(at, taps, t, h, w, c, To, Ho, Wo, C, ok, k, ST, SH, SW),)  # noqa: RUF005
         for k in tl.static_range(ST * SH * SW):
-            ti, hi, wi = t * ST + k // (SH * SW), h * SH + k // SW % SH, w * SW + k % SW
-            out = gx + (clip * T + ti) * H * W * C
-            _write(out, sums[k], hi, wi, c, W, C, ok & (ti < T) & (hi < H))
+            dt, dh, dw = k // (SH * SW), k // SW % SH, k % SW
+            inside = ok & (t * ST + dt < T) & (h * SH + dh < H) & (w * SW + dw < W)
+            tl.store(out + ((dt * H + dh) * W + dw) * C, sums[k].to(gx.dtype.element_ty), _mask(inside, c, C))
+        at += Ho * Wo * C
+        out += ST * H * W * C
 
 
 @triton.jit
 def _gathered(
-    g, taps, t, h, w, c, To, Ho, Wo, C, ok,
+    at, taps, t, h, w, c, To, Ho, Wo, C: tl.constexpr, ok,
     k: tl.constexpr, ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
 ):  # fmt: skip
     """The sum of scatter_kernel for the k-th input of each position, (P, BLOCK): its taps are known when it is compiled."""
     total = tl.zeros((h.shape[0], c.shape[0]), tl.float32)
     for d in tl.static_range(27):
         if (k // (SH * SW) + 1 - d // 9) % ST == 0 and (k // SW % SH + 1 - d // 3 % 3) % SH == 0 and (k % SW + 1 - d % 3) % SW == 0:
-            tg = t + (k // (SH * SW) + 1 - d // 9) // ST
-            hg, wg = h + (k // SW % SH + 1 - d // 3 % 3) // SH, w + (k % SW + 1 - d % 3) // SW
-            total += _read(g + tg * Ho * Wo * C, hg, wg, c, Ho, Wo, C, ok & (tg >= 0) & (tg < To)).to(tl.float32) * taps[d]
+            dt, dh, dw = (k // (SH * SW) + 1 - d // 9) // ST, (k // SW % SH + 1 - d // 3 % 3) // SH, (k % SW + 1 - d % 3) // SW
+            inside = ok & (t + dt < To) & (h + dh < Ho) & (w + dw < Wo)
+            if ST * SH * SW < 8:  # an axis without a stride has neighbours before, too
+                inside = inside & (t + dt >= 0) & (h + dh >= 0) & (w + dw >= 0)
+            total += _float(tl.load(at + ((dt * Ho + dh) * Wo + dw) * C, _mask(inside, c, C), 0.0)) * taps[d]
     return total
 
 
 @triton.jit
-def _paired(sums, rows, g, first: tl.constexpr, SW: tl.constexpr, SPAN: tl.constexpr):
-    """The 27 sums after three rows of SPAN input columns met the output gradients g, a tuple of columns, in the plane from sums[first] on."""
-    for i in tl.static_range(3):  # the middle row first, as in _filtered
-        for j in tl.static_range(SPAN):
-            v = rows[(2 * i + 1) % 3 * SPAN + j].to(tl.float32)
-            for k in tl.static_range(len(g)):
-                if j - SW * k >= 0 and j - SW * k < 3:
-                    sums = _plus(sums, first + (2 * i + 1) % 3 * 3 + j - SW * k, v * g[k].to(tl.float32))
+def _paired(sums, frame, g, first: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, SPAN: tl.constexpr, COLUMNS: tl.constexpr):
+    """The 27 sums after rows of SPAN inputs met the output gradients g, rows of COLUMNS, in the plane from sums[first] on."""
+    for n in tl.static_range(len(frame)):
+        v = _float(frame[n])
+        for k in tl.static_range(len(g)):
+            if _tap(n, k, SH, SW, SPAN, COLUMNS) >= 0:
+                sums = _plus(sums, first + _tap(n, k, SH, SW, SPAN, COLUMNS), v * g[k])
     return sums
+
+
+@triton.jit
+def _gradients(at, ok, h, w, c, H, W, C: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, EXACT: tl.constexpr):
+    """ROWS rows of COLUMNS output gradients from the pointers `at` on, in float32, zero where ok is false: a tuple."""
+    found = ()
+    for k in tl.static_range(ROWS * COLUMNS):
+        inside = ok if EXACT else ok & (h + k // COLUMNS < H) & (w + k % COLUMNS < W)
+        found = found + (_float(tl.load(at + (k // COLUMNS * W + k % COLUMNS) * C, _mask(inside, c, C), 0.0)),)  # noqa: RUF005
+    return found
 
 
 @triton.jit
@@ -211,45 +243,43 @@ def _plus(sums, at: tl.constexpr, product):
 
 @triton.jit(do_not_specialize=SIZES)
 def weight_kernel(
-    g, x, partial, B, T, H, W, C, To, Ho, Wo, wide,
-    ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, P: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+    g, x, partial, B, T, H, W, To, Ho, Wo, wide,
+    C: tl.constexpr, ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    P: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """partial[program, d, c] = sum over this program's tiles of x[s i + d] g[i]."""
     c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    tiles = tl.cdiv(Ho, P // wide) * tl.cdiv(tl.cdiv(Wo, COLUMNS), wide)
+    tiles = tl.cdiv(tl.cdiv(Ho, ROWS), P // wide) * tl.cdiv(tl.cdiv(Wo, COLUMNS), wide)
     zero = tl.zeros((P, BLOCK), tl.float32)
-    nothing = zero.to(g.dtype.element_ty)
     sums = (zero,) * 27
+    TALL: tl.constexpr = SH * (ROWS - 1) + 3
     SPAN: tl.constexpr = SW * (COLUMNS - 1) + 3
     for tile in range(tl.program_id(0), B * tiles, tl.num_programs(0)):
         clip = (tile // tiles).to(tl.int64)
-        ho, wo = _place(tile % tiles, wide, Wo, P, COLUMNS)
-        ok = ho < Ho
-        frame = x + clip * T * H * W * C
-        out = g + clip * To * Ho * Wo * C
-        before = (nothing,) * COLUMNS
-        now = _row(out, ho, wo, c, Ho, Wo, C, ok, COLUMNS)
-        middle = _row(frame, ho * SH, wo * SW - 1, c, H, W, C, ok, SPAN)
+        ho, wo = _place(tile % tiles, wide, Wo, P, ROWS, COLUMNS)
+        ok = (ho < Ho) & (wo < Wo)
+        h, w = ho * SH - 1, wo * SW - 1
+        at = _at(x + clip * T * H * W * C, h, w, c, W, C)
+        out = _at(g + clip * To * Ho * Wo * C, ho, wo, c, Wo, C)
+        before = (zero,) * (ROWS * COLUMNS)
+        now = _gradients(out, ok, ho, wo, c, Ho, Wo, C, ROWS, COLUMNS, EXACT)
+        frame = _frame(at, ok, h, w, c, H, W, C, TALL, SPAN, EXACT)
         for t in range(To):
             out += Ho * Wo * C
-            after = _row(out, ho, wo, c, Ho, Wo, C, ok & (t + 1 < To), COLUMNS)
-            upper = _row(frame, ho * SH - 1, wo * SW - 1, c, H, W, C, ok, SPAN)
-            lower = _row(frame, ho * SH + 1, wo * SW - 1, c, H, W, C, ok, SPAN)
-            rows = upper + middle + lower
-            frame += H * W * C
-            middle = _row(frame, ho * SH, wo * SW - 1, c, H, W, C, ok & (ST * t + 1 < T), SPAN)
-            sums = _paired(sums, rows, now, 9, SW, SPAN)
+            after = _gradients(out, ok & (t + 1 < To), ho, wo, c, Ho, Wo, C, ROWS, COLUMNS, EXACT)
+            at += H * W * C
+            ahead = _frame(at, ok & (ST * t + 1 < T), h, w, c, H, W, C, TALL, SPAN, EXACT)
+            sums = _paired(sums, frame, now, 9, SH, SW, SPAN, COLUMNS)
             if ST == 1:
-                sums = _paired(sums, rows, before, 18, SW, SPAN)
-                sums = _paired(sums, rows, after, 0, SW, SPAN)
+                sums = _paired(sums, frame, before, 18, SH, SW, SPAN, COLUMNS)
+                sums = _paired(sums, frame, after, 0, SH, SW, SPAN, COLUMNS)
             else:  # the odd frame meets this output and the next
-                upper = _row(frame, ho * SH - 1, wo * SW - 1, c, H, W, C, ok & (2 * t + 1 < T), SPAN)
-                lower = _row(frame, ho * SH + 1, wo * SW - 1, c, H, W, C, ok & (2 * t + 1 < T), SPAN)
-                rows = upper + middle + lower
-                frame += H * W * C
-                middle = _row(frame, ho * SH, wo * SW - 1, c, H, W, C, ok & (2 * t + 2 < T), SPAN)
-                sums = _paired(sums, rows, now, 18, SW, SPAN)
-                sums = _paired(sums, rows, after, 0, SW, SPAN)
+                frame = ahead
+                at += H * W * C
+                ahead = _frame(at, ok & (2 * t + 2 < T), h, w, c, H, W, C, TALL, SPAN, EXACT)
+                sums = _paired(sums, frame, now, 18, SH, SW, SPAN, COLUMNS)
+                sums = _paired(sums, frame, after, 0, SH, SW, SPAN, COLUMNS)
+            frame = ahead
             before = now
             now = after
     row = partial + tl.program_id(0).to(tl.int64) * 27 * C
@@ -257,74 +287,13 @@ def weight_kernel(
         tl.store(row + d * C + c, tl.sum(sums[d], 0), c < C)
 
 
-def _rows(weight: Tensor) -> Tensor:
-    """(C, 1, 3, 3, 3) -> (27, C): one load of neighbouring channels per tap."""
-    return weight.reshape(weight.shape[0], 27).t().contiguous()
-
-
-def configs(direction: str, stride: Sequence[int]) -> tuple[Config, ...]:
-    """The tilings to choose from for "forward", "grad_input" or "grad_weight"; the first is the default."""
-    of_one = SUM_CONFIGS if direction == "grad_weight" else MAP_CONFIGS
-    return of_one if tuple(stride) == (1, 1, 1) else tuple(config for config in of_one if config[1] == 1)
-
-
-def tiling(config: Config, plane: Sequence[int], stride: Sequence[int]) -> tuple[int, int]:
-    """(groups in a row of a tile, tiles of a plane): those that read the fewest positions, borders and idle groups included.
-
-    plane: height and width of the output; stride: of the last two axes.
-    """
-    groups, columns = config[:2]
-
-    def tiles(wide: int) -> int:
-        return -(-plane[0] // (groups // wide)) * -(-plane[1] // (columns * wide))
-
-    def read(wide: int) -> int:
-        return tiles(wide) * (groups // wide * stride[0] + 2) * (columns * wide * stride[1] + 2)
-
-    wide = min((2**n for n in range(groups.bit_length())), key=read)
-    return wide, tiles(wide)
-
-
-def convolve(x: Tensor, weight: Tensor, stride: Sequence[int], config: Config, flip: bool = False) -> Tensor:
-    """(B, C, T, H, W) -> (B, C, T/s, H/s, W/s), channels_last_3d, type of x."""
-    x = x.contiguous(memory_format=NDHWC)
-    b, c, t, h, w = x.shape
-    size = [(n - 1) // s + 1 for n, s in zip(x.shape[2:], stride, strict=True)]
-    y = torch.empty((b, c, *size), dtype=x.dtype, device=x.device, memory_format=NDHWC)
-    p, columns, block, warps = config
-    wide, tiles = tiling(config, size[1:], stride[1:])
-    forward_kernel[(tiles, triton.cdiv(c, block), b)](
-        x, _rows(weight), y, t, h, w, c, size[1], size[2], wide, *stride, FLIP=flip, P=p, COLUMNS=columns, BLOCK=block, num_warps=warps
-    )  # fmt: skip
-    return y
-
-
-def grad_input(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence[int], config: Config) -> Tensor:
-    """Output gradient -> input gradient (B, C, *sizes). The columns of a config count only where there is no stride."""
-    if tuple(stride) == (1, 1, 1):
-        return convolve(g, weight, stride, config, flip=True)
-    g = g.contiguous(memory_format=NDHWC)
-    b, c = g.shape[:2]
-    gx = torch.empty((b, c, *sizes), dtype=g.dtype, device=g.device, memory_format=NDHWC)
-    p, _, block, warps = config
-    wide, tiles = tiling((p, 1, block, warps), g.shape[3:], (1, 1))
-    scatter_kernel[(tiles, triton.cdiv(c, block), b)](
-        g, _rows(weight), gx, *sizes, c, *g.shape[2:], wide, *stride, P=p, BLOCK=block, num_warps=warps
-    )  # fmt: skip
-    return gx
-
-
-def grad_weight(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int], config: Config) -> Tensor:
-    """Output gradient and input -> weight gradient (C, 1, 3, 3, 3), float32, of a weight whose values are not read."""
-    g, x = g.contiguous(memory_format=NDHWC), x.contiguous(memory_format=NDHWC)
-    b, c = x.shape[:2]
-    p, columns, block, warps = config
-    blocks = triton.cdiv(c, block)
-    wide, tiles = tiling(config, g.shape[3:], stride[1:])
-    rounds = max(triton.cdiv(b * tiles, max(SPLITS // blocks, 1)), triton.cdiv(FRAMES, x.shape[2]))  # tiles of a program
-    programs = triton.cdiv(b * tiles, rounds)
-    partial = torch.empty((programs, 27, c), dtype=torch.float32, device=x.device)
-    weight_kernel[(programs, blocks)](
-        g, x, partial, b, *x.shape[2:], c, *g.shape[2:], wide, *stride, P=p, COLUMNS=columns, BLOCK=block, num_warps=warps
-    )  # fmt: skip
-    return partial.sum(0).t().contiguous().view(c, 1, 3, 3, 3)
+@triton.jit(do_not_specialize=("programs",))
+def total_kernel(partial, gw, programs, C: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr):
+    """gw[c, d] = sum over the programs of partial[program, d, c], in a fixed order."""
+    column = tl.program_id(0) * WIDE + tl.arange(0, WIDE)
+    there = column < 27 * C
+    sums = tl.zeros((TALL, WIDE), tl.float32)
+    for start in range(0, programs, TALL):
+        row = start + tl.arange(0, TALL)
+        sums += tl.load(partial + row[:, None] * (27 * C) + column[None, :], (row < programs)[:, None] & there[None, :], 0.0)
+    tl.store(gw + column % C * 27 + column // C, tl.sum(sums, 0), there)

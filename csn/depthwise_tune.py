@@ -16,7 +16,6 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, partial
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,7 +29,8 @@ from csn.spec import UserError, require
 Way = Callable[..., Tensor]  # one way to do a task, from the task's arguments
 NDHWC = torch.channels_last_3d
 LAYOUTS = {"torch NDHWC": NDHWC, "torch NCDHW": torch.contiguous_format}
-REPEATS = 5
+REPEATS, ROUNDS = 5, 3  # calls of a graph that is timed, and how often it is
+LONG = 5e-3  # seconds: what takes longer needs no graph
 _chosen: dict[tuple[Any, ...], Way] = {}  # task, modes and facts of its arguments -> what does it
 
 
@@ -55,7 +55,7 @@ def grad_weight(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int]) -> 
 def forward_ways(x: Tensor, weight: Tensor, stride: Sequence[int]) -> dict[str, Way]:
     ways: dict[str, Way] = {}
     if _has_kernel(x, weight):
-        from csn import depthwise_triton as ours
+        from csn import depthwise_tiles as ours
 
         ways |= {f"triton {c}": partial(ours.convolve, config=c) for c in ours.configs("forward", stride)}
     return ways | {name: partial(_torch_forward, layout=layout) for name, layout in LAYOUTS.items()}
@@ -64,7 +64,7 @@ def forward_ways(x: Tensor, weight: Tensor, stride: Sequence[int]) -> dict[str, 
 def grad_input_ways(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence[int]) -> dict[str, Way]:
     ways: dict[str, Way] = {}
     if _has_kernel(g, weight):
-        from csn import depthwise_triton as ours
+        from csn import depthwise_tiles as ours
 
         ways |= {f"triton {c}": partial(ours.grad_input, config=c) for c in ours.configs("grad_input", stride)}
     return ways | {name: partial(_torch_grad_input, layout=layout) for name, layout in LAYOUTS.items()}
@@ -73,7 +73,7 @@ def grad_input_ways(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Seq
 def grad_weight_ways(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int]) -> dict[str, Way]:
     ways: dict[str, Way] = {}
     if _has_kernel(x, weight):
-        from csn import depthwise_triton as ours
+        from csn import depthwise_tiles as ours
 
         ways |= {f"triton {c}": partial(ours.grad_weight, config=c) for c in ours.configs("grad_weight", stride)}
     return ways | {name: partial(_torch_grad_weight, layout=layout) for name, layout in LAYOUTS.items()}
@@ -165,18 +165,14 @@ def _choose(task: str, ways: dict[str, Way], args: tuple[Any, ...]) -> tuple[str
 
 
 def seconds(way: Callable[[], Tensor]) -> float:
-    """Median time of way on the current CUDA device; infinite where it cannot run there (registers, shared memory).
+    """Time of way on the current CUDA device, without that of its launch; infinite where it cannot run there (registers, shared memory).
 
     Raises torch.OutOfMemoryError, which says nothing of the way: there may be room the next time.
     """
     try:
-        way(), way()
-        marks = [torch.cuda.Event(enable_timing=True) for _ in range(REPEATS + 1)]
-        marks[0].record()
-        for mark in marks[1:]:
-            way()
-            mark.record()
-        marks[-1].synchronize()
+        way()
+        once = elapsed(way)
+        return once if once > LONG else _graphed(way)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -184,7 +180,34 @@ def seconds(way: Callable[[], Tensor]) -> float:
         if isinstance(error, RuntimeError) or type(error).__module__.startswith("triton."):
             return float("inf")
         raise
-    return median(a.elapsed_time(b) for a, b in pairwise(marks)) / 1e3
+
+
+def elapsed(work: Callable[[], object]) -> float:
+    """Seconds of work between two marks on the device."""
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    work()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3
+
+
+def _graphed(way: Callable[[], Tensor]) -> float:
+    """Median seconds of way in a CUDA graph of several calls, which the device starts by itself."""
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        graph.capture_begin(capture_error_mode="thread_local")  # not torch.cuda.graph, which collects garbage and empties the cache first
+        try:
+            for _ in range(REPEATS):
+                way()
+        except BaseException:
+            with suppress(RuntimeError):  # of the capture that broke off
+                graph.capture_end()
+            raise
+        graph.capture_end()
+        graph.replay()
+        return median(elapsed(graph.replay) for _ in range(ROUNDS)) / REPEATS
 
 
 def _told(arg: Any) -> str:
@@ -207,7 +230,7 @@ def _software() -> str:
         from triton import __version__ as triton
     except ImportError:  # a platform without it
         triton = "none"
-    text = Path(__file__).with_name("depthwise_triton.py").read_bytes()
+    text = b"".join(Path(__file__).with_name(f"depthwise_{part}.py").read_bytes() for part in ("triton", "tiles"))
     return f"torch {torch.__version__} triton {triton} kernels {hashlib.sha256(text).hexdigest()[:8]}"
 
 

@@ -1,4 +1,4 @@
-"""Our Triton kernels under Triton's interpreter, which computes them on the CPU: values, strides, types, columns of a group."""
+"""Our Triton kernels under Triton's interpreter, which computes them on the CPU: values, strides, types, rows and columns of a group."""
 
 import os
 import subprocess
@@ -10,18 +10,19 @@ import pytest
 INTERPRETED = """
 from itertools import product
 import torch
-from csn import depthwise as exact, depthwise_triton as ours
+from csn import depthwise as exact, depthwise_tiles as ours
 
 torch.manual_seed(0)
 wide, short = (torch.float32, 1e-5), (torch.bfloat16, 2e-2)
-for size, stride, types, columns in (
-    ((2, 5, 3, 3, 4), (1, 1, 1), (wide, short), (1, 2, 4, 7)),
-    ((1, 3, 2, 9, 15), (1, 1, 1), (wide,), (2, 4, 7)),
-    ((1, 17, 1, 1, 1), (1, 1, 1), (wide,), (1, 2)),
-    ((1, 3, 3, 5, 3), (2, 1, 2), (wide,), (1, 2)),
-    ((2, 3, 2, 2, 3), (2, 2, 2), (wide,), (1,)),
-    ((1, 3, 2, 3, 2), (1, 2, 2), (short,), (1,)),
-    ((1, 2, 2, 8, 9), (1, 1, 2), (wide,), (1, 4)),
+for size, stride, types, groups in (
+    ((2, 5, 3, 3, 4), (1, 1, 1), (wide, short), ((1, 1), (1, 2), (1, 4), (3, 1), (2, 7))),
+    ((1, 3, 2, 9, 15), (1, 1, 1), (wide,), ((1, 14), (2, 4), (4, 2))),
+    ((1, 16, 2, 4, 4), (1, 1, 1), (wide,), ((2, 2),)),
+    ((1, 17, 1, 1, 1), (1, 1, 1), (wide,), ((1, 1), (2, 2))),
+    ((1, 3, 3, 5, 3), (2, 1, 2), (wide,), ((1, 1), (1, 2))),
+    ((2, 3, 2, 2, 3), (2, 2, 2), (wide,), ((1, 1),)),
+    ((1, 3, 2, 3, 2), (1, 2, 2), (short,), ((1, 1),)),
+    ((1, 2, 2, 8, 9), (1, 1, 2), (wide,), ((1, 1), (2, 4))),
 ):
     x, weight = torch.randn(size), torch.randn(size[1], 1, 3, 3, 3)
     x64, w64 = x.double(), weight.double()
@@ -29,16 +30,16 @@ for size, stride, types, columns in (
     g64 = torch.randn(y64.shape).double()
     gx64 = exact.grad_input(g64, w64, size[2:], stride)
     gw64 = exact.grad_weight(g64, x64, (3, 3, 3), stride)
-    for (dtype, bound), n in product(types, columns):
-        x, g, config = x64.to(dtype), g64.to(dtype), (8, n, 16, 4)
+    for (dtype, bound), (rows, columns) in product(types, groups):
+        x, g, config = x64.to(dtype), g64.to(dtype), (8, rows, columns, 16, 4)
         y = ours.convolve(x, weight, stride, config)
         gx = ours.grad_input(g, weight, size[2:], stride, config)
-        gw = ours.grad_weight(g, x, weight, stride, config)
+        gw = ours.grad_weight(g, x, weight, stride, (*config, 2))
         assert y.is_contiguous(memory_format=ours.NDHWC) and gx.is_contiguous(memory_format=ours.NDHWC) and gw.is_contiguous()
         assert y.dtype == gx.dtype == dtype and gw.dtype == torch.float32
         for got, want in (y, y64), (gx, gx64), (gw, gw64):
             assert got.shape == want.shape
-            assert (got.double() - want).abs().max() <= bound * want.abs().max(), (size, stride, dtype, n)
+            assert (got.double() - want).abs().max() <= bound * want.abs().max(), (size, stride, dtype, rows, columns)
 print("equal")
 """
 
