@@ -15,7 +15,9 @@ from typing import assert_never
 
 from torch import Tensor, nn
 
+from csn import stem
 from csn.depthwise import DepthwiseConv3d
+from csn.norm import normalised
 from csn.pointwise import PointwiseConv3d
 from csn.spec import Variant
 
@@ -37,14 +39,20 @@ class ConvBN(nn.Module):
             self.conv = DepthwiseConv3d(c_in, stride)
         elif groups == 1 and kernel == (1, 1, 1):
             self.conv = PointwiseConv3d(c_in, c_out, stride)
+        elif groups == 1 and (kernel, stride) == (stem.KERNEL, stem.STRIDE):
+            self.conv = stem.StemConv3d(c_in, c_out)
         else:
             padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
             self.conv = nn.Conv3d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
         self.bn = nn.BatchNorm3d(c_out, eps=BN_EPS, momentum=BN_MOMENTUM)
-        self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
+        self.relu = relu
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.bn(self.conv(x)))
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """other: of the result's shape, added to it, and the ReLU taken of the sum."""
+        return normalised(self.bn, self.conv(x), self.relu, other)
+
+    def extra_repr(self) -> str:
+        return f"relu={self.relu}"
 
 
 def pointwise(c_in: int, c_out: int, groups: int = 1, relu: bool = True, stride: Stride = (1, 1, 1)) -> ConvBN:
@@ -96,7 +104,10 @@ class Residual(nn.Module):
         self.body = body(variant, c_in, c_mid, c_out, stride)
         same = c_in == c_out and stride == (1, 1, 1)
         self.shortcut = nn.Identity() if same else pointwise(c_in, c_out, relu=False, stride=stride)
-        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.body(x).add_(self.shortcut(x)))
+        *first, last = self.body
+        y = x
+        for box in first:
+            y = box(y)
+        return last(y, self.shortcut(x))

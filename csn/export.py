@@ -28,6 +28,7 @@ from csn.inference import folded
 from csn.pointwise import PointwiseConv3d
 from csn.resnet3d import ResNet3D
 from csn.spec import UserError
+from csn.stem import StemConv3d
 
 TOLERANCE = 1e-3  # of the largest logit; more is no rounding, and nothing is written
 
@@ -77,10 +78,11 @@ def portable(net: ResNet3D) -> nn.Module:
     copied = copy.deepcopy(net).cpu().eval()
     for module in list(copied.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, (DepthwiseConv3d, PointwiseConv3d)):
+            if isinstance(child, (DepthwiseConv3d, PointwiseConv3d, StemConv3d)):
                 c_out, c_in, *kernel = child.weight.shape
                 groups = c_out if isinstance(child, DepthwiseConv3d) else 1
-                plain = nn.Conv3d(c_in * groups, c_out, tuple(kernel), child.stride, kernel[0] // 2, groups=groups, bias=False)  # type: ignore[arg-type]
+                padding = tuple(k // 2 for k in kernel)
+                plain = nn.Conv3d(c_in * groups, c_out, tuple(kernel), child.stride, padding, groups=groups, bias=False)  # type: ignore[arg-type]
                 plain.weight = child.weight
                 setattr(module, name, plain)
     return copied

@@ -20,6 +20,7 @@ from csn.depthwise import DepthwiseConv3d
 from csn.pointwise import FEW, FRAMES, PointwiseConv3d
 from csn.resnet3d import ResNet3D, Stem
 from csn.spec import UserError
+from csn.stem import StemConv3d, stem_conv3d
 
 ONEDNN = torch.ops.mkldnn
 NDHWC = torch.channels_last_3d
@@ -41,22 +42,26 @@ class FoldedConv(nn.Module):
             self.groups = conv.channels
         self.pointwise = isinstance(conv, PointwiseConv3d) and conv.stride == (1, 1, 1)
         self.planes = self.groups == 1 and conv.weight.shape[1] == RGB
+        self.stem = isinstance(conv, StemConv3d)
         with torch.no_grad():  # in float64, so that folding rounds once
             k = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
             weight = (conv.weight.double() * k.view(-1, 1, 1, 1, 1)).to(conv.weight.dtype)
             bias = (bn.bias.double() - bn.running_mean.double() * k).to(conv.weight.dtype)
         self.weight = nn.Parameter(weight.contiguous() if self.planes else weight.contiguous(memory_format=NDHWC), requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
-        self.relu = isinstance(box.relu, nn.ReLU)
+        self.relu = box.relu
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """other: of the result's shape, added to it, and the ReLU taken of the sum."""
         if fast(x):
             return self.fused(x, other)
-        y = F.conv3d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
+        y = stem_conv3d(x, self.weight, self.bias) if self.stem else self.plain(x)
         if other is not None:
             return F.relu(y + other)
         return F.relu(y) if self.relu else y
+
+    def plain(self, x: Tensor) -> Tensor:
+        return F.conv3d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
 
     def fused(self, x: Tensor, other: Tensor | None) -> Tensor:
         """The same by oneDNN's convolution, which adds the bias and other and takes the ReLU as it writes."""
