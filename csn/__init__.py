@@ -2,7 +2,7 @@
 
 The diagram, floor by floor (imports go downward only):
     0 spec, recipes                what is run: Variant x Recipe x seed
-    1 blocks, depthwise, data, metrics
+    1 blocks, depthwise, norm, data, metrics
     2 resnet3d, cost, checkpoints  build(variant, num_classes), count(module, shape), load(file)
     3 train, evaluate              the one training loop, the one multi-view test
     4 execute                      one Run -> one record

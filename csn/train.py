@@ -23,6 +23,7 @@ from csn.checkpoints.network import start
 from csn.data import Split
 from csn.data.loader import MOST_DAMAGED, Reader, normalise, too_many, train_batches
 from csn.exchange import Exchange, reduced, strided_as
+from csn.graph import Graphed
 from csn.memory import Growth, keep_memory
 from csn.resnet3d import build, start_as_shortcuts
 from csn.spec import Recipe, Run, UserError, require
@@ -150,6 +151,18 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
         shared = nn.parallel.DistributedDataParallel(net, forward_sync_buffers=False)
     forward = compiled(shared, device) if recipe.compile else shared
 
+    def learn(clips: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add a micro-batch to the gradients and to sums."""
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            logits = forward(normalise(clips, recipe))
+        loss = F.cross_entropy(logits.float(), labels)
+        # DDP averages over the processes; the sum over all micro-batches must be the mean over the batch
+        (loss * (place.size / blocks)).backward()
+        sums.add_(torch.stack([loss.detach().double() * len(labels), (logits.argmax(1) == labels).sum().double()]))
+
+    graphed = device.type == "cuda" and place.size == 1
+    work = Graphed(learn) if graphed else learn
+
     def save() -> None:
         total = reduced(sums, place)
         if place.rank == 0:
@@ -168,7 +181,7 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
     while step < steps:
         for group in sgd.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        sgd.zero_grad()
+        sgd.zero_grad(set_to_none=not graphed)
         for k in range(blocks // place.size):
             clips, labels, bad = next(batches)
             damaged.update(bad)
@@ -177,14 +190,9 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
             clips, labels = clips.to(device, non_blocking=True), labels.to(device, non_blocking=True)
             last = k == blocks // place.size - 1
             with nullcontext() if last or place.size == 1 else shared.no_sync():  # type: ignore[operator]
-                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                    logits = forward(normalise(clips, recipe))
-                loss = F.cross_entropy(logits.float(), labels)
-                # DDP averages over the processes; the sum over all micro-batches must be the mean over the batch
-                (loss * (place.size / blocks)).backward()
+                work(clips, labels)
             if recipe.compile and compiling is None:
                 compiling = time.monotonic() - began
-            sums += torch.stack([loss.detach().double() * len(labels), (logits.argmax(1) == labels).sum().double()])
         sgd.step()
         step += 1
         now = time.monotonic()

@@ -12,8 +12,10 @@ import torch.distributed as dist
 from conftest import run
 
 import csn
+from csn import graph
 from csn.data.loader import _mean_and_scale, load, normalise, reader_of
 from csn.exchange import Exchange
+from csn.graph import EAGER
 from csn.memory import resident
 from csn.recipes import SMOKE
 from csn.spec import Run, Variant
@@ -91,3 +93,16 @@ def test_processes_do_not_wait_to_hear_who_was_asked_to_stop(tmp_path: Path) -> 
     finally:
         torch.cuda.set_sync_debug_mode("default")
         dist.destroy_process_group()
+
+
+@GPU
+def test_training_by_graph_does_not_change_the_result(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CSN_DEPTHWISE", "triton")
+    recipe = replace(SMOKE, batch=8, micro_batch=4, warmup=0, epochs=2, clips_per_epoch=64, lr=1e-3)
+    split, losses = load(SMOKE, data, "train"), []
+    for eager in (EAGER, 10**6):
+        monkeypatch.setattr(graph, "EAGER", eager)
+        trained = train(replace(RUN, recipe=recipe), split, reader_of(SMOKE, data, {"train": split}), tmp_path / str(eager), Place(torch.device("cuda")))
+        losses.append([epoch["loss"] for epoch in trained.history])
+        assert trained.memory is not None and trained.memory > 0
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
