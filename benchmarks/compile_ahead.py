@@ -1,52 +1,73 @@
-"""Compile the depthwise Triton kernels ahead of what needs them, a process a kernel: python benchmarks/compile_ahead.py bf16 fp32
+"""Compile the Triton kernels of ir-CSN's and ResNet3D's training ahead of what needs them, side by side: python benchmarks/compile_ahead.py bf16 fp32
 
-Triton keeps what it compiled on disk, so that later programs only load it.
+For the layers of depth 152 on crops of 224 pixels, which those of depth 50 are among. Triton keeps what it compiled on disk, so that
+later programs only load it.
 """
 
 from __future__ import annotations
 
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from itertools import product
 from multiprocessing import get_context
-from pathlib import Path
+from typing import Any
 
 import torch
+from depthwise import DTYPES, layers
+from norm import maps
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from csn import depthwise_triton as ours
+from csn import depthwise_tiles, norm_triton
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-STRIDES = ((1, 1, 1), (2, 2, 2))  # of the networks
-Job = tuple[str, str, tuple[int, int, int], ours.Config]
+NDHWC = torch.channels_last_3d
+PROCESSES = 16
+Job = tuple[Any, ...]
 
 
-def compile_one(job: Job) -> None:
-    """Run one kernel on the least channels whose count is a multiple of 16, as the networks' are: sizes are not compiled in."""
-    direction, dtype, stride, config = job
-    x = torch.zeros(1, 16, 2, 2, 2, device="cuda", dtype=DTYPES[dtype])
-    g = x[:, :, :: stride[0], :: stride[1], :: stride[2]].contiguous(memory_format=ours.NDHWC)
-    weight = torch.zeros(16, 1, 3, 3, 3, device="cuda")
+def compile_some(jobs: list[Job]) -> list[str]:
+    """Run each once, on one clip of two frames; what does not compile."""
+    failed = []
+    for job in jobs:
+        try:
+            (normalise if job[0] == "norm" else convolve)(*job)
+        except Exception as error:
+            failed.append(f"{job} does not compile: {str(error).splitlines()[0]}")
+    return failed
+
+
+def convolve(direction: str, dtype: str, channels: int, h: int, w: int, stride: tuple[int, int, int], config: depthwise_tiles.Config) -> None:
+    x = torch.zeros(1, channels, 2, h, w, device="cuda", dtype=DTYPES[dtype]).contiguous(memory_format=NDHWC)
+    g = x[:, :, :: stride[0], :: stride[1], :: stride[2]].contiguous(memory_format=NDHWC)
+    weight = torch.zeros(channels, 1, 3, 3, 3, device="cuda")
     if direction == "forward":
-        ours.convolve(x, weight, stride, config)
+        depthwise_tiles.convolve(x, weight, stride, config)
     elif direction == "grad_input":
-        ours.grad_input(g, weight, x.shape[2:], stride, config)
+        depthwise_tiles.grad_input(g, weight, x.shape[2:], stride, config)
     else:
-        ours.grad_weight(g, x, weight, stride, config)
+        depthwise_tiles.grad_weight(g, x, weight, stride, config)
+
+
+def normalise(_: str, dtype: str, channels: int, mode: str) -> None:
+    y = torch.zeros(1, channels, 2, 8, 8, device="cuda", dtype=DTYPES[dtype]).contiguous(memory_format=NDHWC)
+    weight = torch.ones(channels, device="cuda")
+    running = weight.clone(), weight.clone(), torch.zeros((), dtype=torch.long, device="cuda")
+    z, moments = norm_triton.forward(y, y if mode == "sum" else None, weight, weight, running, 0.1, 1e-3, mode != "norm")
+    norm_triton.backward(y, y, z if mode == "sum" else None, moments, weight, weight, mode != "norm")
+
+
+def jobs_of(dtypes: list[str]) -> list[Job]:
+    found: set[Job] = set()
+    for dtype in dtypes:
+        for c, _, h, w, stride in layers(152, 32, 224, 64):
+            for direction in ("forward", "grad_weight") if stride == (1, 1, 1) else ("forward", "grad_input", "grad_weight"):
+                found |= {(direction, dtype, c, h, w, stride, config) for config in depthwise_tiles.configs(direction, stride)}
+        found |= {("norm", dtype, c, mode) for c, *_, mode in maps(152, 32, 224)}
+    return sorted(found)
 
 
 def main() -> None:
-    dtypes = sys.argv[1:]
-    jobs: list[Job] = [
-        (direction, dtype, stride, config)
-        for direction in ("grad_weight", "forward", "grad_input")
-        for dtype, stride in product(dtypes, STRIDES)
-        for config in ours.configs(direction, stride)
-    ]
-    with ProcessPoolExecutor(16, get_context("spawn")) as pool:
-        for job, done in [(job, pool.submit(compile_one, job)) for job in jobs]:
-            if done.exception():
-                print(*job, "does not compile:", done.exception())
+    jobs = jobs_of(sys.argv[1:])
+    with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
+        for failed in pool.map(compile_some, [jobs[k::PROCESSES] for k in range(PROCESSES)]):
+            print(*failed, sep="\n", end="\n" if failed else "")
     print(f"{len(jobs)} kernels compiled or tried")
 
 

@@ -10,8 +10,9 @@ PEERS is an environment of its own, since one of them pins old packages:
 Every network runs in a process of its own; the processes take turns, one step each, so that whatever else the
 machine does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round
 (in inference to ir-CSN with its batch norm folded, csn.inference, as prediction uses it), beside the ratio of their FLOPs; peak_mb of
-the process, and mb_per_clip: what the steps added to what it held with the network built, divided by the batch. On CUDA the same
-network in torch's own modules takes part too, in both memory layouts (torch-conv). The CSV is written after every round.
+the process, and mb_per_clip: what the steps added to what it held with the network built, divided by the batch. On CUDA a training
+step is one CUDA graph, as in csn.train, and the same network with torch's own convolutions takes part, in both memory layouts
+(torch-conv), and as torch runs it by itself, every kernel started by the processor (eager). The CSV is written after every round.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+WARM = 5  # steps before the first that counts: by the fourth a graph is made
 BLOCKS = {"ResNet3D": "bottleneck", "ir-CSN": "bottleneck-D", "ip-CSN": "ip"}
 
 
@@ -51,14 +53,15 @@ def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
     """Weights of the network args.serve, and a function that does one step."""
     name, depth, layout = args.serve.split("/")
     net = {"pytorchvideo": pytorchvideo, "mmaction2": mmaction2}[name](int(depth)) if name not in BLOCKS else ours(name, int(depth))
-    if layout.endswith("folded"):
+    if "folded" in layout:
         from csn.inference import folded
 
         net = folded(net)  # type: ignore[arg-type]
-    if layout.endswith("torch-conv"):
+    if "torch-conv" in layout:
         from csn.export import portable
 
         net = portable(net)  # type: ignore[arg-type]
+    graphed = args.device == "cuda" and args.mode == "train" and "eager" not in layout
     layout = torch.channels_last_3d if layout.startswith("channels_last_3d") else torch.contiguous_format
     net = net.to(args.device, memory_format=layout).train(args.mode == "train")
     if args.compile:
@@ -66,13 +69,20 @@ def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
     clips = torch.randn(args.batch, 3, args.frames, args.crop, args.crop).to(args.device).contiguous(memory_format=layout)
     labels = torch.randint(400, (args.batch,), device=args.device)
     sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=name in BLOCKS)
+    if graphed:
+        from csn import graph
     autocast = torch.autocast(args.device, torch.bfloat16, enabled=args.dtype == "bf16")
 
-    def train() -> None:
-        sgd.zero_grad()
+    def learn(clips: torch.Tensor, labels: torch.Tensor) -> None:
         with autocast:
             logits = net(clips)
         nn.functional.cross_entropy(logits.float(), labels).backward()
+
+    work = graph.Graphed(learn) if graphed else learn
+
+    def train() -> None:
+        sgd.zero_grad(set_to_none=not graphed)
+        work(clips, labels)
         sgd.step()
 
     @torch.inference_mode()
@@ -98,7 +108,7 @@ def serve(args: argparse.Namespace) -> None:
     weights, step = prepare(args)
     sys.stdin.readline()  # networks are built all at once, and warmed up one by one: then each chooses its kernels undisturbed
     before = held_now(args.device)
-    for _ in range(3):
+    for _ in range(WARM):
         step()
     wait()
     print("ready", weights, before, flush=True)
@@ -212,8 +222,10 @@ def main() -> None:
                 if args.compile:
                     nets[f"{name}/{depth}/channels_last_3d compiled"] = sys.executable
             if args.device == "cuda":
-                for layout in ("channels_last_3d", "NCDHW"):
-                    nets[f"ir-CSN/{depth}/{layout} torch-conv"] = sys.executable
+                others = ["channels_last_3d torch-conv", "NCDHW torch-conv"]
+                others += ["NCDHW torch-conv eager", "channels_last_3d eager"] if mode == "train" else []
+                for layout in others:
+                    nets[f"ir-CSN/{depth}/{layout}"] = sys.executable
             if args.peers:
                 for name in ("pytorchvideo", "mmaction2"):
                     for layout in ("as it comes", "channels_last_3d"):
