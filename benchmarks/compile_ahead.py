@@ -1,13 +1,14 @@
 """Compile the Triton kernels of ir-CSN's and ResNet3D's training ahead of what needs them, side by side: python benchmarks/compile_ahead.py bf16 fp32
 
-For the layers of depth 152 on crops of 224 pixels, which those of depth 50 are among. Triton keeps what it compiled on disk, so that
-later programs only load it.
+For the layers of depth 152 on crops of 224 pixels, which those of depth 50 are among, and of the networks that the tests train. Triton
+keeps what it compiled on disk, so that later programs only load it.
 """
 
 from __future__ import annotations
 
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from multiprocessing import get_context
 from typing import Any
 
@@ -19,6 +20,7 @@ from csn import depthwise_tiles, norm_triton
 
 NDHWC = torch.channels_last_3d
 PROCESSES = 16
+NETWORKS = ((152, 32, 224, 64), (26, 4, 32, 8), (26, 4, 64, 16))  # depth, frames, crop, width
 Job = tuple[Any, ...]
 
 
@@ -55,11 +57,11 @@ def normalise(_: str, dtype: str, channels: int, mode: str) -> None:
 
 def jobs_of(dtypes: list[str]) -> list[Job]:
     found: set[Job] = set()
-    for dtype in dtypes:
-        for c, _, h, w, stride in layers(152, 32, 224, 64):
+    for dtype, network in product(dtypes, NETWORKS):
+        for c, _, h, w, stride in layers(*network):
             for direction in ("forward", "grad_weight") if stride == (1, 1, 1) else ("forward", "grad_input", "grad_weight"):
                 found |= {(direction, dtype, c, h, w, stride, config) for config in depthwise_tiles.configs(direction, stride)}
-        found |= {("norm", dtype, c, mode) for c, *_, mode in maps(152, 32, 224)}
+        found |= {("norm", dtype, c, mode) for c, *_, mode in maps(*network)}
     return sorted(found)
 
 

@@ -171,8 +171,8 @@ def main() -> None:
     figure(rows, facts, RESULTS / f"{args.name}.png")
 
 
-def figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path) -> None:
-    """How many times as fast as the best of torch's, by shape and direction: right of 1 is faster, left of it slower."""
+def figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path, other: str = "the best of torch's") -> None:
+    """How many times as fast as other, by shape and direction: right of 1 is faster, left of it slower."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -190,7 +190,7 @@ def figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path) -> Non
     ax.grid(alpha=0.3)
     ax.axvline(1, color="black", linewidth=1)
     low, high = min(0.5, 0.9 * frame["times_faster"].min()), max(2.0, 1.1 * frame["times_faster"].max())
-    ax.set(xlabel="times as fast as the best of torch's (left of 1: slower)", ylabel="", xscale="log", xlim=(low, high))
+    ax.set(xlabel=f"times as fast as {other} (left of 1: slower)", ylabel="", xscale="log", xlim=(low, high))
     ax.xaxis.set_major_locator(FixedLocator([x for x in (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if low <= x <= high]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     ax.xaxis.set_minor_locator(NullLocator())

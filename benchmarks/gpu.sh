@@ -21,7 +21,7 @@ part() { # name, seconds, command...
   if [ -n "$out" ]; then mkdir -p "$out" && cp results/benchmarks/*gpu* "$XDG_CACHE_HOME"/csn/*.json "$out"/ 2>/dev/null; fi
 }
 tests() { # name, seconds, files and options of pytest...
-  part "$1" "$2" "$python" -m pytest -q -p no:cacheprovider "${@:3}"
+  part "$1" "$2" "$python" -m pytest -q -p no:cacheprovider -p no:benchmark "${@:3}" # that plugin does not stand beside xdist
 }
 layers() { # name, seconds, options...
   part "$1" "$2" "$python" benchmarks/depthwise.py --device cuda --depths 152 --crop 224 --batch 8 --rounds 3 "${@:3}"
@@ -30,21 +30,20 @@ step() { # name, seconds, options...
   part "$1" "$2" "$python" benchmarks/step.py --device cuda --dtype bf16 --crop 224 --rounds 7 --name "step_gpu_$1" "${@:3}"
 }
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || exit 2
-part compile 60 "$python" benchmarks/compile_ahead.py bf16 fp32
+part compile 50 "$python" benchmarks/compile_ahead.py bf16 fp32
 CSN_DEPTHWISE=triton tests kernels 60 tests/test_depthwise.py tests/test_norm.py tests/test_stem.py tests/test_graph.py -k "cuda or eager" -n 12
-tests choice 20 tests/test_depthwise.py -k "cuda and sixteen" # among our kernels and torch's; above it is fixed
-layers bf16 65 --dtype bf16 --frames 32 --name depthwise_gpu_bf16_32
-part norm 30 "$python" benchmarks/norm.py --depth 152 --frames 32 --crop 224 --batch 4 --dtype bf16 --name norm_gpu_bf16_32
-step 152 75 --depths 152 --frames 32 --batch 4 --networks ir-CSN ResNet3D --modes train
-step 152_infer 40 --depths 152 --frames 32 --batch 4 --networks ir-CSN ResNet3D --modes infer
-step 50 40 --depths 50 --frames 32 --batch 8 --networks ir-CSN ResNet3D --modes train
-layers fp32 45 --dtype fp32 --frames 8 --name depthwise_gpu_fp32_8
+tests choice 30 tests/test_depthwise.py -k "cuda and sixteen" -n 2 # among our kernels and torch's; above it is fixed
+layers bf16 45 --dtype bf16 --frames 32 --name depthwise_gpu_bf16_32
+part norm 25 "$python" benchmarks/norm.py --depth 152 --frames 32 --crop 224 --batch 4 --dtype bf16 --name norm_gpu_bf16_32
+step 152 60 --depths 152 --frames 32 --batch 4 --networks ir-CSN ResNet3D --modes train
+step 152_infer 50 --depths 152 --frames 32 --batch 4 --networks ir-CSN ResNet3D --modes infer
+step 50 50 --depths 50 --frames 32 --batch 8 --networks ir-CSN ResNet3D --modes train
+layers fp32 30 --dtype fp32 --frames 8 --name depthwise_gpu_fp32_8
 if "$python" -c "import av, decord, skimage"; then
-  tests training 30 tests/test_steps.py -k "wait or graph"
-  part table4 20 "$python" experiments/table4_regularization.py --scale photo --only ir-CSN-26 --seeds 0 --device cuda --home "$scratch/home"
+  CSN_DEPTHWISE=triton tests training 60 tests/test_steps.py -k "wait or graph" -n 3
+  part table4 40 "$python" experiments/table4_regularization.py --scale photo --only ir-CSN-26 --seeds 0 --device cuda --home "$scratch/home"
 else
   echo "left out: training and table4 read videos, and decord, av or scikit-image cannot be imported"
 fi
 step 50_compiled 35 --depths 50 --frames 8 --batch 16 --networks ir-CSN --modes train --compile
-part scaling 15 "$python" benchmarks/scaling.py step --device cuda --rounds 5 --name scaling_gpu
 exit $failed

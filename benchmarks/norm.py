@@ -32,11 +32,11 @@ Map = tuple[int, int, int, int, str]  # channels, T, H, W, mode
 PASSES = {"norm": 8, "relu": 8, "sum": 11}  # over a map, forward and backward: see above
 
 
-def maps(depth: int, frames: int, crop: int) -> dict[Map, int]:
+def maps(depth: int, frames: int, crop: int, width: int = 64) -> dict[Map, int]:
     """Each distinct map that a batch norm of ir-CSN follows -> how many a network has."""
     found: dict[Map, int] = {}
     with torch.device("meta"):
-        net = build(Variant(block="bottleneck-D", depth=depth), 400, frames).eval()
+        net = build(Variant(block="bottleneck-D", depth=depth, width=width), 400, frames).eval()
 
     def note(module: Any, inputs: tuple[Tensor, ...], result: Tensor) -> None:
         key = (*result.shape[1:], "sum" if len(inputs) > 1 else "relu" if module.relu else "norm")
@@ -104,7 +104,7 @@ def main() -> None:
         file = write(args.name, rows, facts)
     show(f"Batch norm, {facts['setting']}, copy {facts['copy']}", rows)
     print(file, facts["network"], sep="\n")
-    figure([row | {"direction": row["mode"], "stride": ""} for row in rows], facts, RESULTS / f"{args.name}.png")
+    figure([row | {"direction": row["mode"], "stride": ""} for row in rows], facts, RESULTS / f"{args.name}.png", "torch's operators")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,23 @@
 """Triton kernels for the depthwise 3x3x3 convolution on CUDA, channels_last_3d in memory: (B, T, H, W, C).
 
-A program owns a tile of one plane and BLOCK channels, and walks through time. A tile is P groups of COLUMNS neighbouring
+A program owns a tile of one plane and BLOCK channels, and walks through time. A tile is P groups of ROWS x COLUMNS neighbouring
 positions, `wide` groups in a row: nearly square, for its border is read by its neighbours too. The 27 coefficients of its
-channels, or their 27 gradients, stay in registers. Each input frame is read as three rows of columns, of which two come from
-cache, and serves up to three columns of three outputs at once, kept in registers: so every input crosses the device memory about
-once. The middle row of the next frame is read before the current one is computed: it comes from memory meanwhile, and the
-neighbours' other rows with it. Sums are float32. No atomics: the same inputs give the same bits. Run with TRITON_INTERPRET=1 the
-kernels are computed on the CPU.
+channels, or their 27 gradients, stay in registers. Each input frame is read with a border of one around the groups, which comes from
+cache, and serves up to nine outputs of a plane and three planes at once, kept in registers: so every input crosses the device memory
+about once. The next frame is read before the current one is computed: it comes from memory meanwhile. Sums are float32. No atomics: the
+same inputs give the same bits. Run with TRITON_INTERPRET=1 the kernels are computed on the CPU.
 
-Measured so far is the machine code only, compiled for sm_90 by Triton 3.8 and, alike, 3.6 (tests/test_depthwise_machine_code.py), not the time
-on a GPU. Nothing spills. 27 products take 27 instructions at least; all instructions of a thread in the loop over time, for each
-output element, and its registers, of the first tilings, from bfloat16 and from float32:
-    forward_kernel, stride 1    49 and 43 (one column: 64 and 52), 230 and 241 registers
-    forward_kernel, stride 2    87 and 80, 220 and 248 registers
-    scatter_kernel, stride 2    73 and 59 for eight input gradients, 198 and 213 registers
-    weight_kernel, stride 1     54 and 44 (one column: 69 and 50), 255 and 246 registers
-    weight_kernel, stride 2     89 and 66, 250 and 252 registers
+Times: results/benchmarks/depthwise_gpu_*.csv. What limits them is instructions, not memory. 27 products take 27 instructions at least;
+all instructions of a thread in the loop over time, for each output element, and its registers, of the first tilings, from bfloat16 and
+from float32, compiled for sm_90 by Triton 3.8 (3.6 is alike; tests/test_depthwise_machine_code.py):
+    forward_kernel, stride 1    51 and 42, 162 and 184 registers (groups of 2 x 4: 44 and 38, 241 and 255)
+    forward_kernel, stride 2    83 and 63, 220 and 255 registers
+    scatter_kernel, stride 2    63 and 56 for eight input gradients, 205 and 213 registers
+    weight_kernel, stride 1     53 and 45, 202 and 208 registers
+    weight_kernel, stride 2     87 and 72, 238 and 255 registers
+On an H200 (ncu, 8 x 64 x 32 x 56 x 56, bfloat16) 66 to 71 of 100 slots for an instruction are filled, registers allowing 8 to 12 warps at a time;
+with all filled the forward would take 73 to 83 us, its products alone 43, and a copy of the same bytes 49. Unrolling the loop over
+time, which saves moves between registers, makes the compiler read so far ahead that registers do not suffice.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disable-error-code="assignment"

@@ -1,7 +1,7 @@
 """A training step without its launches: thousands of small kernels, started by the GPU itself.
 
-A step of CSN-152 is some three thousand kernels, half of which take less time than the processor needs to start the next one. A CUDA graph
-records them once and starts them all with one call.
+A step of CSN-152 is some two thousand kernels, most of which take less time than the processor needs to start the next one. A CUDA
+graph records them once and starts them all with one call: 24 ms in place of 95 (H200, results/benchmarks/step_gpu_152.csv).
 """
 
 from __future__ import annotations
