@@ -5,7 +5,7 @@
     python benchmarks/scaling.py runs --runs 10 1000 100000
 
 step: one axis at a time is moved away from the base (ir-CSN and ResNet3D, depth 26, width 16, 8 x 64 x 64, batch 4); the two
-networks take turns; reported are medians. "processes" shares a global batch of 8 clips between processes that average their gradients.
+networks take turns; reported are medians. "processes" shares a global batch of 8 clips between processes that add up their gradients.
 runs: a home folder of that many finished runs is made, then the table's own functions plan and collect it; and every table
 script is called with --plan.
 """
@@ -34,7 +34,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from csn.collect import collect
 from csn.cost import count
-from csn.exchange import strided_as
+from csn.exchange import Exchange
 from csn.execute import folder_of
 from csn.memory import keep_memory
 from csn.provenance import REPOSITORY
@@ -43,6 +43,7 @@ from csn.resnet3d import build
 from csn.runner import clock
 from csn.spec import Run, Variant
 from csn.table import Row, Table, runs_of
+from csn.train import Place
 
 BLOCKS = {"ir-CSN": "bottleneck-D", "ResNet3D": "bottleneck"}
 
@@ -72,17 +73,17 @@ def stepper(block: str, work: Work, device: str) -> tuple[Callable[[], None], in
     """A function that does one training step, and the multiply-adds of one clip."""
     net: nn.Module = build(Variant(block=block, depth=work.depth, width=work.width), 400, work.frames).to(device, memory_format=torch.channels_last_3d)  # type: ignore[arg-type]
     flops = count(net, (3, work.frames, work.crop, work.crop)).flops
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        for weight in net.parameters():
-            weight.register_hook(strided_as(weight))  # as csn.train
-        net = nn.parallel.DistributedDataParallel(net)
+    several = dist.is_initialized() and dist.get_world_size() > 1
+    exchange = Exchange(net, Place(torch.device(device), dist.get_rank(), dist.get_world_size()), 1) if several else None  # as csn.train
     sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, fused=True)
     clips = torch.randn(work.batch, 3, work.frames, work.crop, work.crop, device=device).contiguous(memory_format=torch.channels_last_3d)
     labels = torch.randint(400, (work.batch,), device=device)
 
     def step() -> None:
-        sgd.zero_grad()
+        sgd.zero_grad(set_to_none=exchange is None)
         nn.functional.cross_entropy(net(clips), labels).backward()
+        if exchange is not None:
+            exchange.add_up()
         sgd.step()
         if device == "cuda":
             torch.cuda.synchronize()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from math import cos, isfinite, pi
 from pathlib import Path
@@ -22,7 +21,7 @@ from csn import checkpoints
 from csn.checkpoints.network import start
 from csn.data import Split
 from csn.data.loader import MOST_DAMAGED, Reader, normalise, too_many, train_batches
-from csn.exchange import Exchange, reduced, strided_as
+from csn.exchange import Exchange, reduced
 from csn.graph import Graphed
 from csn.memory import Growth, keep_memory
 from csn.resnet3d import build, start_as_shortcuts
@@ -144,24 +143,17 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
         sgd.load_state_dict(state["sgd"])
         step, history, damaged, seconds = state["step"], state["history"], set(state["damaged"]), state["seconds"]
         sums += state["sums"].to(device) if place.rank == 0 else 0
-    shared: nn.Module = net
-    if place.size > 1:
-        for weight in filter(lambda one: one.requires_grad, net.parameters()):
-            weight.register_hook(strided_as(weight))
-        shared = nn.parallel.DistributedDataParallel(net, forward_sync_buffers=False)
-    forward = compiled(shared, device) if recipe.compile else shared
+    forward = compiled(net, device) if recipe.compile else net
 
     def learn(clips: torch.Tensor, labels: torch.Tensor) -> None:
         """Add a micro-batch to the gradients and to sums."""
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             logits = forward(normalise(clips, recipe))
         loss = F.cross_entropy(logits.float(), labels)
-        # DDP averages over the processes; the sum over all micro-batches must be the mean over the batch
-        (loss * (place.size / blocks)).backward()
+        (loss * (1 / blocks)).backward()  # the sum over all micro-batches of all processes is the mean over the batch
         sums.add_(torch.stack([loss.detach().double() * len(labels), (logits.argmax(1) == labels).sum().double()]))
 
-    graphed = device.type == "cuda" and place.size == 1
-    work = Graphed(learn) if graphed else learn
+    work = Graphed(learn) if device.type == "cuda" else learn
 
     def save() -> None:
         total = reduced(sums, place)
@@ -181,18 +173,18 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
     while step < steps:
         for group in sgd.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        sgd.zero_grad(set_to_none=not graphed)
-        for k in range(blocks // place.size):
+        sgd.zero_grad(set_to_none=work is learn and exchange is None)
+        for _ in range(blocks // place.size):
             clips, labels, bad = next(batches)
             damaged.update(bad)
             if len(damaged) > MOST_DAMAGED * len(split.samples):
                 raise UserError(too_many(len(damaged), len(split.samples)))
             clips, labels = clips.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-            last = k == blocks // place.size - 1
-            with nullcontext() if last or place.size == 1 else shared.no_sync():  # type: ignore[operator]
-                work(clips, labels)
+            work(clips, labels)
             if recipe.compile and compiling is None:
                 compiling = time.monotonic() - began
+        if exchange is not None:
+            exchange.add_up()
         sgd.step()
         step += 1
         now = time.monotonic()

@@ -128,6 +128,42 @@ def test_frozen_batch_norm_stays_as_it_is_on_several_processes(tmp_path: Path, d
     assert not torch.equal(weights[1]["stem.conv1.conv.weight"], before["stem.conv1.conv.weight"])
 
 
+ALIKE = """
+import os
+import torch
+import torch.distributed as dist
+import csn
+from csn.exchange import Exchange
+from csn.train import Place
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+torch.manual_seed(rank)
+net = csn.build(csn.Variant(block="ip", depth=26, width=8), 5).to(memory_format=torch.channels_last_3d)
+exchange = Exchange(net, Place(rank=rank, size=2), 1)
+torch.nn.functional.cross_entropy(net(torch.randn(2, 3, 4, 32, 32)), torch.tensor([1, 2])).backward()
+assert all(w.grad.stride() == w.stride() for w in net.parameters())
+assert torch.isclose(exchange.gradients.abs().sum(), sum(w.grad.abs().sum() for w in net.parameters())) and exchange.gradients.any()
+for k, weight in enumerate(net.parameters()):
+    weight.grad.fill_((rank + 1) * k)
+exchange.add_up()
+assert all((w.grad == 3 * k).all() for k, w in enumerate(net.parameters()))
+print(sum(w.double().sum().item() for w in net.parameters()))
+dist.destroy_process_group()
+"""
+
+
+def test_processes_begin_alike_and_add_up_their_gradients() -> None:
+    base = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo",
+            "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}  # fmt: skip
+    workers = [
+        subprocess.Popen([sys.executable, "-c", ALIKE], env={**base, "RANK": str(r)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for r in range(2)
+    ]
+    ended = ends(workers)
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert ended[0][1] == ended[1][1] != ""
+
+
 def test_processes_that_do_not_divide_the_step_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"`processes` \(=3\) must divide the 4 micro-batches of a step"):
         train(RUN, Split((), ()), Reader(), tmp_path, Place(size=3))

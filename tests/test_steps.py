@@ -86,6 +86,7 @@ def test_processes_do_not_wait_to_hear_who_was_asked_to_stop(tmp_path: Path) -> 
         exchange = Exchange(net, Place(torch.device("cuda")), 1)
         exchange.merge(False, False)
         torch.cuda.set_sync_debug_mode("error")
+        exchange.add_up()
         # a save is asked for until it is made, one step later, and then not again
         assert [exchange.merge(*asked) for asked in ((False, True), (False, True), (True, False), (False, False))] == [
             (False, False), (False, True), (False, False), (True, False)
