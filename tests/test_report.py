@@ -9,7 +9,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.stats import gmean
 
 from csn.claims import CEILING, signed
 from csn.collect import csv_path, read
@@ -28,6 +30,47 @@ BLOCKS = "".join(f"<!-- results: {name} -->\nplaceholder\n<!-- end -->\n" for na
 
 def test_readme_equals_the_files() -> None:
     assert filled(README) == README, "run python -m csn.report"
+
+
+def test_what_is_told_of_a_gpu_is_that_of_the_files() -> None:
+    """The numbers of README's own sentences about training on a GPU."""
+    told = " ".join(README.split())
+
+    def rows(name: str) -> pd.DataFrame:
+        return pd.read_csv(REPOSITORY / "results" / "benchmarks" / f"{name}.csv", comment="#")
+
+    def ms(steps: pd.DataFrame, network: str, layout: str) -> float:
+        return float(steps[(steps.network == network) & (steps.layout == layout)].ms.iloc[0])
+
+    def times_faster(layers: pd.DataFrame) -> float:
+        """Of all three directions of a layer together, against torch in one layout, the better one; geometric mean over the layers."""
+        sums = layers.groupby(["shape", "stride"])[["ours_ms", "torch_ndhwc_ms", "torch_ncdhw_ms"]].sum()
+        return float(gmean(sums[["torch_ndhwc_ms", "torch_ncdhw_ms"]].min(axis=1) / sums.ours_ms))
+
+    deep, shallow, layers, maps = rows("step_gpu_152"), rows("step_gpu_50"), rows("depthwise_gpu_bf16_32"), rows("norm_gpu_bf16_32")
+    ours, theirs, eager = (ms(deep, "ir-CSN", layout) for layout in ("channels_last_3d", "NCDHW torch-conv", "NCDHW torch-conv eager"))
+    ratio = float(deep[deep.layout == "NCDHW torch-conv"].time_over_ir_csn.iloc[0])
+    assert f"A step of ir-CSN-152 takes {ours:.1f} ms, with torch's own convolutions in their better layout {theirs:.1f} ms, {ratio:.2f} times as long" in told
+    assert theirs < ms(deep, "ir-CSN", "channels_last_3d torch-conv") and f"by itself (eager) {eager:.1f} ms" in told
+    assert f"the eager step of ir-CSN-152 takes {ms(deep, 'ir-CSN', 'channels_last_3d eager'):.1f} ms" in told
+    other = float(shallow[shallow.layout == "NCDHW torch-conv"].time_over_ir_csn.iloc[0])
+    assert f"{ms(shallow, 'ir-CSN', 'channels_last_3d'):.1f} ms, with torch's convolutions {other:.2f} times as long" in told
+    assert f"are {times_faster(layers):.1f} times as fast as torch's" in told and f"8 frames {times_faster(rows('depthwise_gpu_fp32_8')):.1f} times" in told
+    assert f"sum is {gmean(maps.times_faster):.2f} times as fast" in told
+
+    large = layers[layers["shape"].str.endswith("x56x56")]
+    share = {(row.stride, row.direction): round(100 * row.share_of_copy) for row in large.itertuples()}
+    plain = [share["1x1x1", direction] for direction in ("forward", "grad_input", "grad_weight")]
+    assert plain[0] == plain[1] and f"reach {plain[0]} % forward and {plain[2]} % for the gradient of the weight" in told
+    strided = [value for (stride, _), value in share.items() if stride == "2x2x2"]
+    assert f"{min(strided)} to {max(strided)} %" in told
+
+    resnet, norms = ms(deep, "ResNet3D", "channels_last_3d"), float((maps.ours_ms * maps.maps).sum())
+    flops = 1 / float(deep[deep.network == "ResNet3D"].flops_over_ir_csn.iloc[0])
+    assert f"at most {1.5 * flops:.2f}, 1.5 times the ratio of FLOPs, {flops:.2f}. It is {ours / resnet:.2f}." in told
+    assert f"takes {norms:.1f} ms of either step" in told and f"would still be {(norms + flops * (resnet - norms)) / resnet:.2f}" in told
+    wide = maps[maps["shape"].str.endswith(("x112x112", "x56x56", "x28x28", "x14x14"))].share_of_copy
+    assert f"at {100 * wide.min():.0f} to {100 * wide.max():.0f} % of the bandwidth" in told
 
 
 @pytest.mark.parametrize("scale", ["small", "photo"])
