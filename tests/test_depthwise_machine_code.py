@@ -1,19 +1,15 @@
 """Our Triton kernels as machine code of a GPU (sm_90), compiled here without one: all tilings compile, nothing spills within their loops, little is idle."""
 
 import re
-import subprocess
 from itertools import product
 from pathlib import Path
 
 import pytest
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from machine_code import MISSING, REASON, disassembly
 
 from csn import depthwise_tiles as ours
 from csn import depthwise_triton as kernels
 
-TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 KERNELS = {"forward": kernels.forward_kernel, "grad_input": kernels.scatter_kernel, "grad_weight": kernels.weight_kernel}
 ONE, TWO = (1, 1, 1), (2, 2, 2)
 # All instructions of a thread in the loop over time, for each output element; 27 products are the least. By Triton 3.6 and 3.8.
@@ -40,18 +36,13 @@ def machine_code(direction: str, dtype: str, stride: tuple[int, int, int], confi
     fixed = {"C": CHANNELS, "ST": stride[0], "SH": stride[1], "SW": stride[2], "EXACT": exact}
     fixed |= {"P": groups, "ROWS": rows, "COLUMNS": columns, "BLOCK": channels}
     types = dict.fromkeys(("x", "y", "g", "gx"), f"*{dtype}") | {"weight": "*fp32", "partial": "*fp32"}
-    names = kernel.arg_names
-    signature = {name: "constexpr" if name in fixed else types.get(name, "i32") for name in names}
-    sixteens = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in types}
-    source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in fixed.items() if name in names}, sixteens)
-    file.write_bytes(triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps}).asm["cubin"])
-    return subprocess.run([TOOLS / "nvdisasm", "-c", file], capture_output=True, text=True, check=True).stdout
+    return disassembly(kernel, fixed, types, warps, file)
 
 
-def inner_loop(disassembly: str) -> list[str]:
+def inner_loop(listing: str) -> list[str]:
     """The instructions of the shortest loop with products in it, the one over time."""
     instructions, labels, loops = [], {}, []
-    for line in disassembly.splitlines():
+    for line in listing.splitlines():
         if label := re.match(r"\.(L_x_\d+):", line):
             labels[label[1]] = len(instructions)
         elif code := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+ )?\s*([A-Z0-9_.]+)(.*)", line):
@@ -62,7 +53,7 @@ def inner_loop(disassembly: str) -> list[str]:
     return min((loop for loop in loops if "FFMA" in loop), key=len)
 
 
-@pytest.mark.skipif(not (TOOLS / "nvdisasm").exists(), reason="this Triton has no tools for NVIDIA GPUs")
+@pytest.mark.skipif(MISSING, reason=REASON)
 @pytest.mark.parametrize(("direction", "dtype", "stride"), BOUNDS)
 def test_every_tiling_compiles_without_spilling_in_its_loop(direction, dtype, stride, tmp_path):
     configs = ours.configs(direction, stride)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,34 @@ def test_the_kernels_under_the_interpreter() -> None:
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", INTERPRETED], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "equal" in done.stdout, done.stderr
+
+
+KERNELS = (
+    ("statistics_kernel", {}), ("scale_kernel", {"RELU": True, "SUM": False}), ("scale_kernel", {"RELU": True, "SUM": True}),
+    ("sums_kernel", {"RELU": True, "SUM": False}), ("sums_kernel", {"RELU": True, "SUM": True}), ("gradient_kernel", {"RELU": True}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize(("name", "modes"), KERNELS, ids=str)
+def test_maps_are_read_and_written_sixteen_bytes_at_a_time(
+    name: str, modes: dict[str, bool], dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    from machine_code import MISSING, REASON, disassembly
+
+    from csn import norm_triton
+
+    if MISSING:
+        pytest.skip(REASON)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+    maps, sums = ("y", "other", "z", "g", "masked", "gy"), ("partial", "moments", "totals", "weight", "bias")
+    types = dict.fromkeys(maps, f"*{dtype}") | dict.fromkeys(sums, "*fp32")
+    fixed = {"C": 256, "TALL": norm_triton.TILE // norm_triton.BLOCK, "WIDE": norm_triton.BLOCK, **modes}
+    listing = disassembly(getattr(norm_triton, name), fixed, types, norm_triton.WARPS, tmp_path / "kernel.cubin")
+    loads = re.findall(r"\b(LDG\S*)", listing)
+    assert loads and all(load.startswith("LDG.E.128") for load in loads) and not re.search(r"\b(STL|LDL)\b", listing)
+    assert name not in ("scale_kernel", "gradient_kernel") or all(store == "STG.E.128" for store in re.findall(r"\b(STG\S*)", listing))
 
 
 def torchs(bn: nn.BatchNorm3d, y: Tensor, mode: str, other: Tensor) -> Tensor:
