@@ -9,7 +9,7 @@ PEERS is an environment of its own, since one of them pins old packages:
 
 Every network runs in a process of its own; the processes take turns, one step each, so that whatever else the
 machine does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round
-(in inference to ir-CSN with its batch norm folded, csn.inference, as prediction uses it), beside the ratio of their FLOPs; peak_mb of
+(in inference on a CPU to ir-CSN with its batch norm folded, csn.inference, as prediction uses it there), beside the ratio of their FLOPs; peak_mb of
 the process, and mb_per_clip: what the steps added to what it held with the network built, divided by the batch. On CUDA a training
 step is one CUDA graph, as in csn.train, and the same network with torch's own convolutions takes part, in both memory layouts
 (torch-conv), and as torch runs it by itself, every kernel started by the processor (eager). The CSV is written after every round.
@@ -171,7 +171,7 @@ def rows_of(args: argparse.Namespace, mode: str, measured: dict[str, tuple[int, 
     """A row per network, from its weights, the memory before the steps, and (seconds, processor seconds, peak memory) of each step."""
     rows = []
     for net, (weights, before, laps) in measured.items():
-        base = measured[f"ir-CSN/{net.split('/')[1]}/channels_last_3d{' folded' if mode == 'infer' else ''}"][2]  # as it is used
+        base = measured[f"ir-CSN/{net.split('/')[1]}/channels_last_3d{' folded' if mode == 'infer' and args.device == 'cpu' else ''}"][2]  # as it is used
         name, depth, layout = net.split("/")
         wall, cpu, peak = zip(*laps, strict=True)
         rows.append(

@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from csn.blocks import ConvBN, Residual
-from csn.depthwise import DepthwiseConv3d, depthwise_conv3d
+from csn.depthwise import DepthwiseConv3d
 from csn.pointwise import FEW, FRAMES, PointwiseConv3d
 from csn.resnet3d import ResNet3D, Stem
 from csn.spec import UserError
-from csn.stem import StemConv3d, stem_conv3d
 
 ONEDNN = torch.ops.mkldnn
 NDHWC = torch.channels_last_3d
@@ -42,7 +41,6 @@ class FoldedConv(nn.Module):
             self.groups = conv.channels
         self.pointwise = isinstance(conv, PointwiseConv3d) and conv.stride == (1, 1, 1)
         self.planes = self.groups == 1 and conv.weight.shape[1] == RGB
-        self.stem, self.depthwise = isinstance(conv, StemConv3d), isinstance(conv, DepthwiseConv3d)
         with torch.no_grad():  # in float64, so that folding rounds once
             k = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
             weight = (conv.weight.double() * k.view(-1, 1, 1, 1, 1)).to(conv.weight.dtype)
@@ -55,20 +53,10 @@ class FoldedConv(nn.Module):
         """other: of the result's shape, added to it, and the ReLU taken of the sum."""
         if fast(x):
             return self.fused(x, other)
-        if self.stem:
-            y = stem_conv3d(x, self.weight, self.bias)
-        elif self.depthwise and x.is_cuda:
-            y = self.by_our_kernel(x)
-        else:
-            y = F.conv3d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
+        y = F.conv3d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
         if other is not None:
             return F.relu(y + other)
         return F.relu(y) if self.relu else y
-
-    def by_our_kernel(self, x: Tensor) -> Tensor:
-        """A depthwise convolution and its bias: two passes, of which torch's one takes longer on CUDA."""
-        t, h, w = self.stride
-        return depthwise_conv3d(x, self.weight, (t, h, w)).add_(self.bias.view(-1, 1, 1, 1))
 
     def fused(self, x: Tensor, other: Tensor | None) -> Tensor:
         """The same by oneDNN's convolution, which adds the bias and other and takes the ReLU as it writes."""

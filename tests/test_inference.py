@@ -83,14 +83,6 @@ def test_folding_rounds_once() -> None:
     assert torch.equal(FoldedConv(box).weight, expected)
 
 
-@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2)], ids=str)
-def test_a_folded_depthwise_convolution_has_a_way_by_our_kernel(stride: tuple[int, int, int]) -> None:
-    box = FoldedConv(ConvBN(6, 6, (3, 3, 3), stride, 6, relu=False).eval())
-    box.bias.normal_()
-    x = torch.randn(2, 6, 4, 5, 6)
-    assert box.depthwise and (box.by_our_kernel(x) - box(x)).abs().max() < 1e-5
-
-
 def test_a_folded_network_can_be_exported() -> None:
     net, clips = folded(trained(Variant(block="bottleneck-D", width=8))), torch.randn(2, 3, 4, 32, 32)
     program = torch.export.export(net, (clips,))

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 import csn
 from csn import stem
-from csn.inference import folded
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -37,13 +36,11 @@ def test_on_a_cpu_it_is_torchs_convolution() -> None:
 @GPU
 def test_on_cuda_sixteen_bits_go_by_blocks() -> None:
     torch.manual_seed(0)
-    net = csn.build(csn.Variant(width=16, depth=26), 3).cuda().eval()
+    conv1 = csn.build(csn.Variant(width=16), 3).stem.conv1.conv.cuda()
     x = torch.randn(2, 3, 4, 33, 32, device="cuda")
-    conv1 = net.stem.conv1.conv
     want = F.conv3d(x.double(), conv1.weight.double(), None, stem.STRIDE, stem.PADDING)
     assert torch.allclose(conv1(x).double(), want, atol=1e-2)  # TF32
     with torch.autocast("cuda", torch.bfloat16):
-        short, whole, fold = conv1(x), net(x), folded(net)(x)
+        short = conv1(x)
     assert short.dtype == torch.bfloat16 and short.is_contiguous(memory_format=torch.channels_last_3d)
     assert (short.double() - want).norm() < 1e-2 * want.norm()
-    assert (fold - whole).norm() < 0.1 * whole.norm()
