@@ -168,7 +168,7 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
     steps = recipe.epochs * recipe.steps_per_epoch
     exchange = Exchange(net, place, blocks // place.size) if place.size > 1 else None
     first_step, compiling = step, None
-    if recipe.compile and step < steps:
+    if (recipe.compile or device.type == "cuda") and step < steps:  # on CUDA kernels of ours, at first use
         place.report(phase="compile")
     while step < steps:
         for group in sgd.param_groups:
