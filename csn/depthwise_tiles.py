@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
-from csn.depthwise_triton import forward_kernel, scatter_kernel, total_kernel, weight_kernel
+from csn import depthwise_matrix, depthwise_triton
+from csn.depthwise_triton import scatter_kernel, total_kernel
 
 NDHWC = torch.channels_last_3d
-Config = tuple[int, ...]  # groups, rows and columns of a group, channels, warps of a program; of sums also how many run on a multiprocessor
+
+
+class Config(NamedTuple):
+    """How a program is cut: groups of rows x columns outputs, channels, warps; of sums, how many programs run together on a multiprocessor.
+
+    matrix: on the matrix units (csn.depthwise_matrix).
+    """
+
+    groups: int
+    rows: int
+    columns: int
+    channels: int
+    warps: int
+    together: int = 0
+    matrix: bool = False
+
+    def __str__(self) -> str:
+        return f"{'matrix' if self.matrix else 'triton'} {tuple(self[: 6 if self.together else 5])}"
+
+
 # Groups x channels / (32 x warps) is the channels of a thread, 2 or 4: it holds 27 coefficients or sums of each, and more do not fit
 # its registers. With a stride only one position fits.
-CONFIGS: tuple[Config, ...] = ((4, 1, 4, 64, 4), (4, 2, 4, 32, 2))
-SUM_CONFIGS: tuple[Config, ...] = ((4, 1, 4, 32, 2, 6), (4, 1, 4, 32, 2, 5), (4, 1, 7, 32, 2, 4))
-STRIDED_CONFIGS: tuple[Config, ...] = ((8, 1, 1, 64, 4), (8, 1, 1, 32, 2))
-STRIDED_SUM_CONFIGS: tuple[Config, ...] = ((4, 1, 1, 64, 2, 4), (4, 1, 1, 32, 1, 8))
+CONFIGS = (Config(4, 1, 4, 64, 4), Config(4, 2, 4, 32, 2))
+SUM_CONFIGS = (Config(4, 1, 4, 32, 2, 6), Config(4, 1, 4, 32, 2, 5), Config(4, 1, 7, 32, 2, 4))
+STRIDED_CONFIGS = (Config(8, 1, 1, 64, 4), Config(8, 1, 1, 32, 2))
+STRIDED_SUM_CONFIGS = (Config(4, 1, 1, 64, 2, 4), Config(4, 1, 1, 32, 1, 8))
+# A warp has the four channels of a band, or of two; fewer than 32 channels are read as half lines of memory.
+MATRIX_CONFIGS = (Config(16, 2, 2, 32, 4, matrix=True), Config(16, 4, 2, 32, 8, matrix=True), Config(16, 4, 2, 16, 4, matrix=True))
+MATRIX_SUM_CONFIGS = (Config(32, 2, 2, 16, 4, 3, matrix=True), Config(16, 2, 2, 32, 4, 2, matrix=True), Config(32, 2, 2, 32, 8, 1, matrix=True))
 FRAMES = 8  # that a program of the weight gradient sums up at least, of its tile: its partial sums are then less than half of what it reads
 MULTIPROCESSORS = 132  # of an H100, where there is no device to ask
 
@@ -28,12 +52,19 @@ def _rows(weight: Tensor) -> Tensor:
     return weight.reshape(weight.shape[0], 27).t().contiguous()
 
 
-def configs(direction: str, stride: Sequence[int]) -> tuple[Config, ...]:
-    """The tilings to choose from for "forward", "grad_input" or "grad_weight"; the first is the default."""
-    strided = tuple(stride) != (1, 1, 1)
-    if direction == "grad_weight":
-        return STRIDED_SUM_CONFIGS if strided else SUM_CONFIGS
-    return STRIDED_CONFIGS if strided else CONFIGS
+def configs(direction: str, stride: Sequence[int], dtype: torch.dtype, channels: int) -> tuple[Config, ...]:
+    """The tilings to choose from for "forward", "grad_input" or "grad_weight" of tensors of a type and of so many channels; the first is the default."""
+    sums = direction == "grad_weight"
+    if tuple(stride) != (1, 1, 1):
+        return STRIDED_SUM_CONFIGS if sums else STRIDED_CONFIGS
+    matrix = (MATRIX_SUM_CONFIGS if sums else MATRIX_CONFIGS) if dtype.itemsize == 2 else ()
+    return (SUM_CONFIGS if sums else CONFIGS) + tuple(one for one in matrix if channels % one.channels == 0)
+
+
+def ways(direction: str, x: Tensor, stride: Sequence[int]) -> dict[str, Callable[..., Tensor]]:
+    """Name -> how to do the task "forward", "grad_input" or "grad_weight" of x, or of its like, from the arguments of the function below."""
+    tasks: dict[str, Callable[..., Tensor]] = {"forward": convolve, "grad_input": grad_input, "grad_weight": grad_weight}
+    return {str(one): partial(tasks[direction], config=one) for one in configs(direction, stride, x.dtype, x.shape[1])}
 
 
 @cache
@@ -42,7 +73,7 @@ def tiling(config: Config, plane: tuple[int, ...], stride: tuple[int, ...]) -> t
 
     plane: height and width of the output; stride: of the last two axes.
     """
-    groups, rows, columns = config[:3]
+    groups, rows, columns, *_ = config
 
     def tiles(wide: int) -> int:
         return -(-plane[0] // (groups // wide * rows)) * -(-plane[1] // (columns * wide))
@@ -61,7 +92,7 @@ def _multiprocessors(device: torch.device) -> int:
 
 def _fixed(config: Config, plane: Sequence[int]) -> dict[str, int]:
     """What a config and the output plane fix in a kernel."""
-    groups, rows, columns, channels, warps = config[:5]
+    groups, rows, columns, channels, warps, *_ = config
     exact = plane[0] % rows == 0 and plane[1] % columns == 0
     return {"P": groups, "ROWS": rows, "COLUMNS": columns, "BLOCK": channels, "EXACT": exact, "num_warps": warps}
 
@@ -73,9 +104,11 @@ def convolve(x: Tensor, weight: Tensor, stride: Sequence[int], config: Config, f
     size = [(n - 1) // s + 1 for n, s in zip(x.shape[2:], stride, strict=True)]
     y = torch.empty((b, c, *size), dtype=x.dtype, device=x.device, memory_format=NDHWC)
     wide, tiles = tiling(config, tuple(size[1:]), tuple(stride[1:]))
-    forward_kernel[(tiles, triton.cdiv(c, config[3]), b)](
-        x, _rows(weight), y, t, h, w, size[1], size[2], wide, *((26, -1) if flip else (0, 1)), c, *stride, **_fixed(config, size[1:])
-    )
+    blocks, order, fixed = triton.cdiv(c, config.channels), (26, -1) if flip else (0, 1), _fixed(config, size[1:])
+    if config.matrix:
+        depthwise_matrix.forward_kernel[(tiles * blocks, b)](x, _rows(weight), y, t, h, w, wide, *order, c, **fixed)
+    else:
+        depthwise_triton.forward_kernel[(tiles, blocks, b)](x, _rows(weight), y, t, h, w, *size[1:], wide, *order, c, *stride, **fixed)
     return y
 
 
@@ -86,10 +119,9 @@ def grad_input(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence
     g = g.contiguous(memory_format=NDHWC)
     b, c = g.shape[:2]
     gx = torch.empty((b, c, *sizes), dtype=g.dtype, device=g.device, memory_format=NDHWC)
-    p, _, _, block, warps = config
-    wide, tiles = tiling((p, 1, 1, block, warps), g.shape[3:], (1, 1))
-    scatter_kernel[(tiles, triton.cdiv(c, block), b)](
-        g, _rows(weight), gx, *sizes, *g.shape[2:], wide, c, *stride, P=p, BLOCK=block, num_warps=warps
+    wide, tiles = tiling(config._replace(rows=1, columns=1), g.shape[3:], (1, 1))
+    scatter_kernel[(tiles, triton.cdiv(c, config.channels), b)](
+        g, _rows(weight), gx, *sizes, *g.shape[2:], wide, c, *stride, P=config.groups, BLOCK=config.channels, num_warps=config.warps
     )  # fmt: skip
     return gx
 
@@ -98,13 +130,17 @@ def grad_weight(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int], con
     """Output gradient and input -> weight gradient (C, 1, 3, 3, 3), float32, of a weight whose values are not read."""
     g, x = g.contiguous(memory_format=NDHWC), x.contiguous(memory_format=NDHWC)
     b, c = x.shape[:2]
-    blocks = triton.cdiv(c, config[3])
+    blocks = triton.cdiv(c, config.channels)
     wide, tiles = tiling(config, g.shape[3:], tuple(stride[1:]))
-    together = _multiprocessors(x.device) * config[5] // blocks  # programs that run at the same time: one more would wait for all of them
+    together = _multiprocessors(x.device) * config.together // blocks  # programs that run at the same time: one more would wait for all of them
     rounds = max(triton.cdiv(b * tiles, max(together, 1)), triton.cdiv(FRAMES, x.shape[2]))  # tiles of a program
     programs = triton.cdiv(b * tiles, rounds)
-    partial = torch.empty((programs, 27, c), dtype=torch.float32, device=x.device)
-    weight_kernel[(programs, blocks)](g, x, partial, b, *x.shape[2:], *g.shape[2:], wide, c, *stride, **_fixed(config, g.shape[3:]))
+    parts = torch.empty((programs, 27, c), dtype=torch.float32, device=x.device)
+    fixed = _fixed(config, g.shape[3:])
+    if config.matrix:
+        depthwise_matrix.weight_kernel[(programs * blocks,)](g, x, parts, b, *x.shape[2:], wide, c, **fixed)
+    else:
+        depthwise_triton.weight_kernel[(programs, blocks)](g, x, parts, b, *x.shape[2:], *g.shape[2:], wide, c, *stride, **fixed)
     gw = torch.empty((c, 1, 3, 3, 3), dtype=torch.float32, device=x.device)
-    total_kernel[(triton.cdiv(27 * c, 16),)](partial, gw, programs, c, TALL=128, WIDE=16)
+    total_kernel[(triton.cdiv(27 * c, 16),)](parts, gw, programs, c, TALL=128, WIDE=16)
     return gw

@@ -53,30 +53,15 @@ def grad_weight(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int]) -> 
 
 
 def forward_ways(x: Tensor, weight: Tensor, stride: Sequence[int]) -> dict[str, Way]:
-    ways: dict[str, Way] = {}
-    if _has_kernel(x, weight):
-        from csn import depthwise_tiles as ours
-
-        ways |= {f"triton {c}": partial(ours.convolve, config=c) for c in ours.configs("forward", stride)}
-    return ways | {name: partial(_torch_forward, layout=layout) for name, layout in LAYOUTS.items()}
+    return _ours("forward", x, weight, stride) | {name: partial(_torch_forward, layout=layout) for name, layout in LAYOUTS.items()}
 
 
 def grad_input_ways(g: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence[int]) -> dict[str, Way]:
-    ways: dict[str, Way] = {}
-    if _has_kernel(g, weight):
-        from csn import depthwise_tiles as ours
-
-        ways |= {f"triton {c}": partial(ours.grad_input, config=c) for c in ours.configs("grad_input", stride)}
-    return ways | {name: partial(_torch_grad_input, layout=layout) for name, layout in LAYOUTS.items()}
+    return _ours("grad_input", g, weight, stride) | {name: partial(_torch_grad_input, layout=layout) for name, layout in LAYOUTS.items()}
 
 
 def grad_weight_ways(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int]) -> dict[str, Way]:
-    ways: dict[str, Way] = {}
-    if _has_kernel(x, weight):
-        from csn import depthwise_tiles as ours
-
-        ways |= {f"triton {c}": partial(ours.grad_weight, config=c) for c in ours.configs("grad_weight", stride)}
-    return ways | {name: partial(_torch_grad_weight, layout=layout) for name, layout in LAYOUTS.items()}
+    return _ours("grad_weight", x, weight, stride) | {name: partial(_torch_grad_weight, layout=layout) for name, layout in LAYOUTS.items()}
 
 
 def _torch_forward(x: Tensor, weight: Tensor, stride: Sequence[int], layout: torch.memory_format) -> Tensor:
@@ -109,8 +94,13 @@ def _torch_gradients(
     return torch.ops.aten.convolution_backward(g, x, w, None, *rest)
 
 
-def _has_kernel(x: Tensor, weight: Tensor) -> bool:
-    return tuple(weight.shape[2:]) == (3, 3, 3) and x.dtype != torch.float64 and x.numel() > 0
+def _ours(direction: str, x: Tensor, weight: Tensor, stride: Sequence[int]) -> dict[str, Way]:
+    """Our kernels in their tilings, where they can do it."""
+    if tuple(weight.shape[2:]) != (3, 3, 3) or x.dtype == torch.float64 or x.numel() == 0:
+        return {}
+    from csn import depthwise_tiles  # and with it Triton, which not every platform has
+
+    return depthwise_tiles.ways(direction, x, stride)
 
 
 # ---- choice -------------------------------------------------------------------------------------------------------
@@ -230,7 +220,7 @@ def _software() -> str:
         from triton import __version__ as triton
     except ImportError:  # a platform without it
         triton = "none"
-    text = b"".join(Path(__file__).with_name(f"depthwise_{part}.py").read_bytes() for part in ("triton", "tiles"))
+    text = b"".join(Path(__file__).with_name(f"depthwise_{part}.py").read_bytes() for part in ("triton", "matrix", "tiles"))
     return f"torch {torch.__version__} triton {triton} kernels {hashlib.sha256(text).hexdigest()[:8]}"
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
-from csn import depthwise
+from csn import depthwise, depthwise_tune
 from csn.depthwise import NDHWC, DepthwiseConv3d, depthwise_conv3d
 from csn.spec import UserError
 
@@ -79,6 +79,24 @@ def test_sixteen_bit_inputs_sum_in_float32(dtype, device):
     weight = torch.randn(4, 1, 3, 3, 3, device=device).requires_grad_()
     depthwise_conv3d(x, weight).backward(g.to(x))
     assert (weight.grad.cpu() - gw).abs().max() <= 1e-5 * gw.abs().max()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2**-8), (torch.float16, 2**-11)], ids=str)
+def test_every_tiling_of_our_kernels_on_cuda(dtype, bound, stride):
+    x, weight = torch.randn(2, 64, 3, 28, 28, device="cuda").to(dtype), torch.randn(64, 1, 3, 3, 3, device="cuda")
+    weight = weight.to(dtype).float()  # matrix units take it so
+    y, g, gx, gw = reference(x.cpu(), weight.cpu(), stride, dtype)
+    g = g.to(x)
+    for direction, args, want in (
+        ("forward", (x, weight, stride), y),
+        ("grad_input", (g, weight, x.shape[2:], stride), gx),
+        ("grad_weight", (g, x, weight, stride), gw),
+    ):
+        for name, way in depthwise_tune._ours(direction, x, weight, stride).items():
+            rounding = 1e-5 if direction == "grad_weight" else bound
+            assert (way(*args).cpu().double() - want).abs().max() <= rounding * want.abs().max(), name
 
 
 @pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2), (1, 2, 2)], ids=str)

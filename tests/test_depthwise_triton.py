@@ -1,4 +1,4 @@
-"""Our Triton kernels under Triton's interpreter, which computes them on the CPU: values, strides, types, rows and columns of a group."""
+"""Our Triton kernels under Triton's interpreter, which computes them on the CPU: values, strides, types, rows and columns of a group, matrix units."""
 
 import os
 import subprocess
@@ -13,33 +13,36 @@ import torch
 from csn import depthwise as exact, depthwise_tiles as ours
 
 torch.manual_seed(0)
-wide, short = (torch.float32, 1e-5), (torch.bfloat16, 2e-2)
-for size, stride, types, groups in (
-    ((2, 5, 3, 3, 4), (1, 1, 1), (wide, short), ((1, 1), (1, 2), (1, 4), (3, 1), (2, 7))),
-    ((1, 3, 2, 9, 15), (1, 1, 1), (wide,), ((1, 14), (2, 4), (4, 2))),
-    ((1, 16, 2, 4, 4), (1, 1, 1), (wide,), ((2, 2),)),
-    ((1, 17, 1, 1, 1), (1, 1, 1), (wide,), ((1, 1), (2, 2))),
-    ((1, 3, 3, 5, 3), (2, 1, 2), (wide,), ((1, 1), (1, 2))),
-    ((2, 3, 2, 2, 3), (2, 2, 2), (wide,), ((1, 1),)),
-    ((1, 3, 2, 3, 2), (1, 2, 2), (short,), ((1, 1),)),
-    ((1, 2, 2, 8, 9), (1, 1, 2), (wide,), ((1, 1), (2, 4))),
+wide, short, half = (torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float16, 5e-4)  # the interpreter rounds to brain floats downward
+for size, stride, types, groups, matrix in (
+    ((2, 5, 3, 3, 4), (1, 1, 1), (wide, short), ((1, 1), (1, 2), (1, 4), (3, 1), (2, 7)), False),
+    ((1, 3, 2, 9, 15), (1, 1, 1), (wide,), ((1, 14), (2, 4), (4, 2)), False),
+    ((1, 16, 2, 4, 4), (1, 1, 1), (wide,), ((2, 2),), False),
+    ((1, 17, 1, 1, 1), (1, 1, 1), (wide,), ((1, 1), (2, 2)), False),
+    ((1, 3, 3, 5, 3), (2, 1, 2), (wide,), ((1, 1), (1, 2)), False),
+    ((2, 3, 2, 2, 3), (2, 2, 2), (wide,), ((1, 1),), False),
+    ((1, 3, 2, 3, 2), (1, 2, 2), (short,), ((1, 1),), False),
+    ((1, 2, 2, 8, 9), (1, 1, 2), (wide,), ((1, 1), (2, 4)), False),
+    ((2, 32, 3, 5, 7), (1, 1, 1), (short, half), ((1, 2), (4, 2)), True),
+    ((1, 16, 2, 8, 6), (1, 1, 1), (short,), ((2, 2), (4, 2)), True),
+    ((2, 16, 1, 1, 1), (1, 1, 1), (half,), ((2, 2),), True),
 ):
     x, weight = torch.randn(size), torch.randn(size[1], 1, 3, 3, 3)
-    x64, w64 = x.double(), weight.double()
-    y64 = exact.convolve(x64, w64, stride)
-    g64 = torch.randn(y64.shape).double()
-    gx64 = exact.grad_input(g64, w64, size[2:], stride)
-    gw64 = exact.grad_weight(g64, x64, (3, 3, 3), stride)
     for (dtype, bound), (rows, columns) in product(types, groups):
-        x, g, config = x64.to(dtype), g64.to(dtype), (8, rows, columns, 16, 4)
-        y = ours.convolve(x, weight, stride, config)
+        x64, w64 = x.to(dtype).double(), weight.to(dtype if matrix else torch.float32).double()
+        y64 = exact.convolve(x64, w64, stride)
+        g = torch.randn(y64.shape).to(dtype)
+        gx64 = exact.grad_input(g.double(), w64, size[2:], stride)
+        gw64 = exact.grad_weight(g.double(), x64, (3, 3, 3), stride)
+        config = ours.Config(16 if matrix else 8, rows, columns, 16, 4, 2, matrix)
+        y = ours.convolve(x.to(dtype), weight, stride, config)
         gx = ours.grad_input(g, weight, size[2:], stride, config)
-        gw = ours.grad_weight(g, x, weight, stride, (*config, 2))
+        gw = ours.grad_weight(g, x.to(dtype), weight, stride, config)
         assert y.is_contiguous(memory_format=ours.NDHWC) and gx.is_contiguous(memory_format=ours.NDHWC) and gw.is_contiguous()
         assert y.dtype == gx.dtype == dtype and gw.dtype == torch.float32
-        for got, want in (y, y64), (gx, gx64), (gw, gw64):
+        for got, want, bound in (y, y64, bound), (gx, gx64, bound), (gw, gw64, 1e-5):
             assert got.shape == want.shape
-            assert (got.double() - want).abs().max() <= bound * want.abs().max(), (size, stride, dtype, rows, columns)
+            assert (got.double() - want).abs().max() <= bound * want.abs().max(), (size, stride, dtype, rows, columns, matrix)
 print("equal")
 """
 
