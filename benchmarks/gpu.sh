@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What needs an NVIDIA GPU: tests, the kernels' times against torch's, training and inference steps. Under nine minutes: the limits
-# of the parts, in seconds, add up to 535. Needs Python 3.11 or newer with torch 2.11 or newer (CUDA), triton, scipy, safetensors,
+# of the parts, in seconds, add up to 539. Needs Python 3.11 or newer with torch 2.11 or newer (CUDA), triton, scipy, safetensors,
 # pandas, matplotlib, seaborn, rich, pytest and pytest-xdist, 16 cores or so and 80 GB of GPU memory. Parts that read videos need decord
 # and av (and scikit-image) too, and are left out, with a line, where these cannot be imported.
 #     benchmarks/gpu.sh [FOLDER [PART..]]      the parts, in this order: the first words of the lines below
@@ -30,7 +30,7 @@ step() { # name, seconds, options...
   part "$1" "$2" "$python" benchmarks/step.py --device cuda --dtype bf16 --crop 224 --rounds 7 --name "step_gpu_$1" "${@:3}"
 }
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || exit 2
-part compile 50 "$python" benchmarks/compile_ahead.py bf16 fp32
+part compile 54 "$python" benchmarks/compile_ahead.py bf16 fp32
 CSN_DEPTHWISE=triton tests kernels 60 tests/test_depthwise.py tests/test_norm.py tests/test_stem.py tests/test_graph.py -k "cuda or eager" -n 12
 tests choice 30 tests/test_depthwise.py -k "cuda and sixteen" -n 2 # among our kernels and torch's; above it is fixed
 layers bf16 45 --dtype bf16 --frames 32 --name depthwise_gpu_bf16_32
