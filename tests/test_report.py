@@ -52,6 +52,7 @@ def test_what_is_told_of_a_gpu_is_that_of_the_files() -> None:
     ratio = float(deep[deep.layout == "NCDHW torch-conv"].time_over_ir_csn.iloc[0])
     assert f"A step of ir-CSN-152 takes {ours:.1f} ms, with torch's own convolutions in their better layout {theirs:.1f} ms, {ratio:.2f} times as long" in told
     assert theirs < ms(deep, "ir-CSN", "channels_last_3d torch-conv") and f"by itself (eager) {eager:.1f} ms" in told
+    assert f"which by itself costs {((maps.torch_ms - maps.ours_ms) * maps.maps).sum():.1f} ms more than ours" in told
     assert f"the eager step of ir-CSN-152 takes {ms(deep, 'ir-CSN', 'channels_last_3d eager'):.1f} ms" in told
     other = float(shallow[shallow.layout == "NCDHW torch-conv"].time_over_ir_csn.iloc[0])
     assert f"{ms(shallow, 'ir-CSN', 'channels_last_3d'):.1f} ms, with torch's convolutions {other:.2f} times as long" in told
@@ -76,6 +77,28 @@ def test_what_is_told_of_a_gpu_is_that_of_the_files() -> None:
     assert f"takes {norms:.1f} ms of either step" in told and f"would still be {(norms + flops * (resnet - norms)) / resnet:.2f}" in told
     wide = maps[maps["shape"].str.endswith(("x112x112", "x56x56", "x28x28", "x14x14"))].share_of_copy
     assert f"at {100 * wide.min():.0f} to {100 * wide.max():.0f} % of the bandwidth" in told
+
+
+def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
+    """Which of the aims are met, and the range of the depthwise layers."""
+    told = " ".join(README.split())
+    aims = {("train", "as it comes"): 1.8, ("train", "channels_last_3d"): 1.15, ("infer", "as it comes"): 1.8, ("infer", "channels_last_3d"): 1.2}
+    missed = {}
+    for threads in ("2threads", "1thread"):
+        steps = pd.read_csv(REPOSITORY / "results" / "benchmarks" / f"step_cpu_{threads}.csv", comment="#")
+        missed[threads] = [
+            f"{'training' if row.mode == 'train' else 'inference'} is {row.time_over_ir_csn:.2f} times as fast as {row.network} {row.layout}"
+            for row in steps.itertuples()
+            if row.network in ("pytorchvideo", "mmaction2") and row.time_over_ir_csn < aims[row.mode, row.layout]
+        ]
+        assert steps[(steps.network == "ResNet3D") & (steps["mode"] == "train")].time_over_ir_csn.iloc[0] >= 2.8 / 1.3
+    assert not missed["2threads"] and "With two threads all are met." in told
+    assert len(missed["1thread"]) == 1 and f"With one thread all but one: {missed['1thread'][0]}." in told
+
+    layers = pd.read_csv(REPOSITORY / "results" / "benchmarks" / "depthwise_cpu_8x112.csv", comment="#")
+    forward, gradients = (layers[(layers.direction == "forward") == found].times_faster for found in (True, False))
+    assert f"gradients are {gradients.min():.1f} to {gradients.max():.1f} times as fast" in told
+    assert f"a call, {forward.min():.1f} to {forward.max():.1f} times" in told
 
 
 @pytest.mark.parametrize("scale", ["small", "photo"])
