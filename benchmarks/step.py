@@ -11,7 +11,7 @@ Every network runs in a process of its own; the processes take turns, one step e
 machine does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round
 (in inference on a CPU to ir-CSN with its batch norm folded, csn.inference, as prediction uses it there), beside the ratio of their FLOPs; peak_mb of
 the process, and mb_per_clip: what the steps added to what it held with the network built, divided by the batch. On CUDA a training
-step is one CUDA graph, as in csn.train, and the same network with torch's own convolutions takes part, in both memory layouts
+step is one CUDA graph unless compiled, as in csn.train, and the same network with torch's own convolutions takes part, in both memory layouts
 (torch-conv), and as torch runs it by itself, every kernel started by the processor (eager). The CSV is written after every round.
 """
 
@@ -61,7 +61,7 @@ def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
         from csn.export import portable
 
         net = portable(net)  # type: ignore[arg-type]
-    graphed = args.device == "cuda" and args.mode == "train" and "eager" not in layout
+    graphed = args.device == "cuda" and args.mode == "train" and "eager" not in layout and not args.compile
     layout = torch.channels_last_3d if layout.startswith("channels_last_3d") else torch.contiguous_format
     net = net.to(args.device, memory_format=layout).train(args.mode == "train")
     if args.compile:

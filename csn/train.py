@@ -21,7 +21,7 @@ from csn import checkpoints
 from csn.checkpoints.network import start
 from csn.data import Split
 from csn.data.loader import MOST_DAMAGED, Reader, normalise, too_many, train_batches
-from csn.exchange import Exchange, reduced
+from csn.exchange import Exchange, meet, reduced
 from csn.graph import Graphed
 from csn.memory import Growth, keep_memory
 from csn.resnet3d import build, start_as_shortcuts
@@ -153,7 +153,7 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
         (loss * (1 / blocks)).backward()  # the sum over all micro-batches of all processes is the mean over the batch
         sums.add_(torch.stack([loss.detach().double() * len(labels), (logits.argmax(1) == labels).sum().double()]))
 
-    work = Graphed(learn) if device.type == "cuda" else learn
+    work = Graphed(learn) if device.type == "cuda" and not recipe.compile else learn
 
     def save() -> None:
         total = reduced(sums, place)
@@ -166,6 +166,8 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
     began = saved = reported = time.monotonic()
     batches = train_batches(split, recipe, run.seed, step, reader, place.rank, place.size, place.workers, device.type == "cuda")
     steps = recipe.epochs * recipe.steps_per_epoch
+    if place.size > 1:
+        meet(step, place, folder)
     exchange = Exchange(net, place, blocks // place.size) if place.size > 1 else None
     first_step, compiling = step, None
     if (recipe.compile or device.type == "cuda") and step < steps:  # on CUDA kernels of ours, at first use

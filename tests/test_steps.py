@@ -97,13 +97,41 @@ def test_processes_do_not_wait_to_hear_who_was_asked_to_stop(tmp_path: Path) -> 
 
 
 @GPU
+def test_a_graph_adds_to_gradients_that_processes_share(tmp_path: Path) -> None:
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        found = []
+        for eager in (False, True):
+            torch.manual_seed(0)
+            net = csn.build(RUN.variant, 4, 4).cuda().to(memory_format=torch.channels_last_3d).train()
+            exchange = Exchange(net, Place(torch.device("cuda")), 2)
+
+            def learn(clips: torch.Tensor, net: torch.nn.Module = net) -> None:
+                net(clips).square().sum().backward()
+
+            work = learn if eager else graph.Graphed(learn)
+            for seed in range(EAGER + 3):
+                exchange.gradients.zero_()
+                for part in range(2):
+                    work(torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(2 * seed + part)).cuda())
+                exchange.add_up()
+            begin = exchange.gradients.data_ptr()
+            assert all(0 <= w.grad.data_ptr() - begin < 4 * len(exchange.gradients) for w in net.parameters())  # type: ignore[union-attr]
+            found.append(exchange.gradients)
+        assert found[1].any() and (found[0] - found[1]).norm() < 2e-3 * found[1].norm()
+    finally:
+        dist.destroy_process_group()
+
+
+@GPU
 def test_training_by_graph_does_not_change_the_result(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CSN_DEPTHWISE", "triton")
     recipe = replace(SMOKE, batch=8, micro_batch=4, warmup=0, epochs=2, clips_per_epoch=64, lr=1e-3)
-    split, losses = load(SMOKE, data, "train"), []
+    split, losses, phases = load(SMOKE, data, "train"), [], list[str]()
     for eager in (EAGER, 10**6):
         monkeypatch.setattr(graph, "EAGER", eager)
-        trained = train(replace(RUN, recipe=recipe), split, reader_of(SMOKE, data, {"train": split}), tmp_path / str(eager), Place(torch.device("cuda")))
+        place = Place(torch.device("cuda"), report=lambda **facts: phases.append(facts["phase"]))
+        trained = train(replace(RUN, recipe=recipe), split, reader_of(SMOKE, data, {"train": split}), tmp_path / str(eager), place)
         losses.append([epoch["loss"] for epoch in trained.history])
         assert trained.memory is not None and trained.memory > 0
-    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2) and phases[:2] == ["compile", "train"]
