@@ -1,18 +1,21 @@
 """What the processes that share a run tell each other, all of them at the same places.
 
 Gradients are added up by an all-reduce of our own after the last micro-batch, in place of DistributedDataParallel's during it: the
-micro-batches can then be CUDA graphs (csn.graph), which save more time than the overlap.
+micro-batches can then be CUDA graphs (csn.graph).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from csn.spec import UserError
 
 if TYPE_CHECKING:
     from csn.train import Place
@@ -92,6 +95,16 @@ def begin_alike(tensors: Sequence[Tensor]) -> None:
     flat = torch.cat([t.reshape(-1) for t in held])
     dist.broadcast(flat, 0)
     torch._foreach_copy_(held, [piece.view(t.shape) for piece, t in zip(flat.split([t.numel() for t in held]), held, strict=True)])
+
+
+def meet(step: int, place: Place, folder: Path) -> None:
+    """Go on together, from the same step. Raises UserError, on all, where the checkpoints that they found in folder are of different steps."""
+    ends = torch.tensor([step, -step], dtype=torch.float64, device=place.device)
+    dist.all_reduce(ends, dist.ReduceOp.MAX)
+    last, first = int(ends[0]), int(-ends[1])
+    if first != last:
+        what = f"shows a checkpoint of step {last} to one process and of step {first} to another"
+        raise UserError(f"`{folder}` {what}; start the run again when its file system agrees.")
 
 
 def reduced(sums: Tensor, place: Place) -> Tensor:

@@ -133,10 +133,18 @@ import os
 import torch
 import torch.distributed as dist
 import csn
-from csn.exchange import Exchange
+from pathlib import Path
+from csn.exchange import Exchange, meet
+from csn.spec import UserError
 from csn.train import Place
 dist.init_process_group("gloo")
 rank = dist.get_rank()
+meet(7, Place(rank=rank, size=2), Path("runs"))
+try:
+    meet(rank, Place(rank=rank, size=2), Path("runs"))
+    raise AssertionError("checkpoints of two steps")
+except UserError as error:
+    assert "`runs` shows a checkpoint of step 1 to one process and of step 0 to another" in str(error)
 torch.manual_seed(rank)
 net = csn.build(csn.Variant(block="ip", depth=26, width=8), 5).to(memory_format=torch.channels_last_3d)
 exchange = Exchange(net, Place(rank=rank, size=2), 1)
@@ -152,7 +160,7 @@ dist.destroy_process_group()
 """
 
 
-def test_processes_begin_alike_and_add_up_their_gradients() -> None:
+def test_processes_meet_begin_alike_and_add_up_their_gradients() -> None:
     base = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo",
             "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}  # fmt: skip
     workers = [
