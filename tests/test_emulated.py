@@ -76,7 +76,7 @@ def test_a_barrier_that_is_missing_shows(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["norm", "relu", "sum"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_batch_norm(dtype, mode, monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
