@@ -68,9 +68,9 @@ def jobs_of(dtypes: list[str]) -> list[Job]:
 def main() -> None:
     jobs = jobs_of(sys.argv[1:])
     with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
-        for failed in pool.map(compile_some, [jobs[k::PROCESSES] for k in range(PROCESSES)]):
-            print(*failed, sep="\n", end="\n" if failed else "")
-    print(f"{len(jobs)} kernels compiled or tried")
+        failed = [line for lines in pool.map(compile_some, [jobs[k::PROCESSES] for k in range(PROCESSES)]) for line in lines]
+    print(*failed, f"{len(jobs) - len(failed)} of {len(jobs)} kernels compiled", sep="\n")
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":

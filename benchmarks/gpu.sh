@@ -12,6 +12,7 @@ python=${PYTHON:-python3}
 out=${1:-}
 chosen=" ${*:2} "
 scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} XDG_CACHE_HOME=${XDG_CACHE_HOME:-$scratch}
 failed=0
 part() { # name, seconds, command...
