@@ -171,6 +171,21 @@ def test_torch_candidates_agree(stride: tuple[int, int, int]) -> None:
         assert all((way(*args).double() - want).abs().max() < 1e-4 for way in ways.values())
 
 
+def test_candidates_are_ours_with_the_default_first_then_torchs() -> None:
+    pytest.importorskip("triton")
+    x, weight = torch.zeros(1, 32, 2, 4, 4).bfloat16(), torch.zeros(32, 1, 3, 3, 3)
+    for ways in (
+        depthwise_tune.forward_ways(x, weight, (1, 1, 1)),
+        depthwise_tune.grad_input_ways(x, weight, x.shape[2:], (1, 1, 1)),
+        depthwise_tune.grad_weight_ways(x, x, weight, (1, 1, 1)),
+    ):
+        kinds = [name.split()[0] for name in ways]
+        assert kinds == sorted(kinds, key=["triton", "matrix", "torch"].index) and set(kinds) == {"triton", "matrix", "torch"}
+        assert len(ways) == len(set(ways)) and list(ways)[-2:] == ["torch NDHWC", "torch NCDHW"]
+    for other in (x.double(), x[:0]):  # in 64 bits, and of an empty batch, torch's alone
+        assert list(depthwise_tune.forward_ways(other, weight, (1, 1, 1))) == ["torch NDHWC", "torch NCDHW"]
+
+
 def test_torch_sums_the_weight_gradient_of_short_types_in_float32() -> None:
     x, weight = torch.randn(2, 3, 4, 5, 4).bfloat16(), torch.randn(3, 1, 3, 3, 3)
     g = torch.randn(x.shape).bfloat16()
