@@ -15,6 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import permutations
 from math import inf, isfinite, prod
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -81,14 +82,13 @@ def ways(x: Tensor, weight: Tensor, g: Tensor, stride: tuple[int, ...]) -> dict[
 
 
 def times(candidates: dict[str, Way], cuda: bool, rounds: int) -> dict[str, float]:
-    """Median seconds of each, infinite where it cannot run; they take turns, and who goes first changes, for a call finds in cache
-    what the last one left."""
+    """Median seconds of each, infinite where it cannot run; they take turns in every order, for a call finds in cache what the last one left."""
     laps: dict[str, list[float]] = {name: [] for name in candidates}
     for way in () if cuda else candidates.values():
         way()  # warm-up; on CUDA `on_gpu` has its own
-    order = list(candidates.items())
+    orders = list(permutations(candidates.items()))
     for k in range(rounds):
-        for name, way in order[k % len(order) :] + order[: k % len(order)]:
+        for name, way in orders[k * 5 % len(orders)]:  # 5: of the orders of three or four, the next is unlike the last
             laps[name].append(on_gpu(way) if cuda else lap(way))
     return {name: median(values) for name, values in laps.items()}
 

@@ -10,7 +10,8 @@ PEERS is an environment of its own, since one of them pins old packages:
 Every network runs in a process of its own; the processes take turns, one step each, so that whatever else the
 machine does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round
 (in inference on a CPU to ir-CSN with its batch norm folded, csn.inference, as prediction uses it there), beside the ratio of their FLOPs; peak_mb of
-the process, and mb_per_clip: what the steps added to what it held with the network built, divided by the batch. On CUDA a training
+the process, and mb_per_clip: what the steps added to what it held with the network built, divided by the batch. Ours keep the memory that
+tensors free (csn.memory) and fuse SGD, as csn.train does; the others do so where it says kept, which leaves the networks to compare. On CUDA a training
 step is one CUDA graph unless compiled, as in csn.train, and the same network with torch's own convolutions takes part, in both memory layouts
 (torch-conv), and as torch runs it by itself, every kernel started by the processor (eager). The CSV is written after every round.
 """
@@ -43,15 +44,18 @@ BLOCKS = {"ResNet3D": "bottleneck", "ir-CSN": "bottleneck-D", "ip-CSN": "ip"}
 
 def ours(name: str, depth: int) -> nn.Module:
     import csn
-    from csn.memory import keep_memory
 
-    keep_memory()
     return csn.build(csn.Variant(block=BLOCKS[name], depth=depth), 400)
 
 
 def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
     """Weights of the network args.serve, and a function that does one step."""
     name, depth, layout = args.serve.split("/")
+    as_ours = name in BLOCKS or "kept" in layout
+    if as_ours:
+        from csn.memory import keep_memory
+
+        keep_memory()
     net = {"pytorchvideo": pytorchvideo, "mmaction2": mmaction2}[name](int(depth)) if name not in BLOCKS else ours(name, int(depth))
     if "folded" in layout:
         from csn.inference import folded
@@ -68,7 +72,7 @@ def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
         net = torch.compile(net)  # type: ignore[assignment]
     clips = torch.randn(args.batch, 3, args.frames, args.crop, args.crop).to(args.device).contiguous(memory_format=layout)
     labels = torch.randint(400, (args.batch,), device=args.device)
-    sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=name in BLOCKS)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=as_ours)
     if graphed:
         from csn import graph
     autocast = torch.autocast(args.device, torch.bfloat16, enabled=args.dtype == "bf16")
@@ -228,7 +232,7 @@ def main() -> None:
                     nets[f"ir-CSN/{depth}/{layout}"] = sys.executable
             if args.peers:
                 for name in ("pytorchvideo", "mmaction2"):
-                    for layout in ("as it comes", "channels_last_3d"):
+                    for layout in ("as it comes", "channels_last_3d", "channels_last_3d kept"):
                         nets[f"{name}/{depth}/{layout}"] = args.peers
             done = rows
             for latest in take_turns(args, mode, nets):
