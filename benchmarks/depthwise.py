@@ -15,7 +15,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import permutations
 from math import inf, isfinite, prod
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -33,6 +32,7 @@ from csn.spec import Variant
 
 Way = Callable[[], Tensor]
 DIRECTIONS = ("forward", "grad_input", "grad_weight")
+LARGE = 2**25  # values, 128 MB: more than the caches of a processor
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -82,13 +82,14 @@ def ways(x: Tensor, weight: Tensor, g: Tensor, stride: tuple[int, ...]) -> dict[
 
 
 def times(candidates: dict[str, Way], cuda: bool, rounds: int) -> dict[str, float]:
-    """Median seconds of each, infinite where it cannot run; they take turns in every order, for a call finds in cache what the last one left."""
+    """Median seconds of each, infinite where it cannot run. They take turns; on a CPU a call finds nothing in cache of what the last one left."""
     laps: dict[str, list[float]] = {name: [] for name in candidates}
     for way in () if cuda else candidates.values():
         way()  # warm-up; on CUDA `on_gpu` has its own
-    orders = list(permutations(candidates.items()))
-    for k in range(rounds):
-        for name, way in orders[k * 5 % len(orders)]:  # 5: of the orders of three or four, the next is unlike the last
+    other = torch.empty(0 if cuda else LARGE)
+    for _ in range(rounds):
+        for name, way in candidates.items():
+            other.fill_(0)
             laps[name].append(on_gpu(way) if cuda else lap(way))
     return {name: median(values) for name, values in laps.items()}
 

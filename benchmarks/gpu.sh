@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What needs an NVIDIA GPU: tests, the kernels' times against torch's, training and inference steps. Under nine minutes: the limits
-# of the parts, in seconds, add up to 539. Needs Python 3.11 or newer with torch 2.11 or newer (CUDA), triton, scipy, safetensors,
+# of the parts, in seconds, add up to 534. Needs Python 3.11 or newer with torch 2.11 or newer (CUDA), triton, scipy, safetensors,
 # pandas, matplotlib, seaborn, rich, pytest and pytest-xdist, 16 cores or so and 80 GB of GPU memory. Parts that read videos need decord
 # and av (and scikit-image) too, and are left out, with a line, where these cannot be imported.
 #     benchmarks/gpu.sh [FOLDER [PART..]]      the parts, in this order: the first words of the lines below
@@ -18,7 +18,7 @@ failed=0
 part() { # name, seconds, command...
   case "$chosen" in "  " | *" $1 "*) ;; *) return ;; esac
   echo "== $1: ${*:3}"
-  timeout "${@:2}" || { echo "failed ($?): $1"; failed=1; }
+  timeout -k 1 "${@:2}" || { echo "failed ($?): $1"; failed=1; }
   if [ -n "$out" ]; then mkdir -p "$out" && cp results/benchmarks/*gpu* "$XDG_CACHE_HOME"/csn/*.json "$out"/ 2>/dev/null; fi
 }
 tests() { # name, seconds, files and options of pytest...
@@ -35,7 +35,7 @@ part compile 54 "$python" benchmarks/compile_ahead.py bf16 fp32
 CSN_DEPTHWISE=triton tests kernels 60 tests/test_depthwise.py tests/test_norm.py tests/test_stem.py tests/test_graph.py -k "cuda or eager" -n 12
 tests choice 30 tests/test_depthwise.py -k "cuda and sixteen" -n 2 # among our kernels and torch's; above it is fixed
 layers bf16 45 --dtype bf16 --frames 32 --name depthwise_gpu_bf16_32
-part norm 25 "$python" benchmarks/norm.py --depth 152 --frames 32 --crop 224 --batch 4 --dtype bf16 --name norm_gpu_bf16_32
+part norm 20 "$python" benchmarks/norm.py --depth 152 --frames 32 --crop 224 --batch 4 --dtype bf16 --name norm_gpu_bf16_32
 step 152 60 --depths 152 --frames 32 --batch 4 --networks ir-CSN ResNet3D --modes train
 step 152_infer 50 --depths 152 --frames 32 --batch 4 --networks ir-CSN ResNet3D --modes infer
 step 50 50 --depths 50 --frames 32 --batch 8 --networks ir-CSN ResNet3D --modes train
