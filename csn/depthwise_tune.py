@@ -4,7 +4,8 @@ The first call of a size and memory layout times the candidates - our Triton ker
 in both memory layouts - and the answer is kept in <cache>/csn/depthwise-<device and software>.json, where <cache> is
 $XDG_CACHE_HOME or ~/.cache. Deleting the file measures again; so does another torch, Triton or text of our kernels. What was
 measured while memory ran out stands for this process only. $CSN_DEPTHWISE fixes the choice instead: "triton" (its first
-tiling) or "torch"; so does torch.use_deterministic_algorithms(True), to "triton", whose sums have a fixed order.
+tiling) or "torch"; so does torch.use_deterministic_algorithms(True), to "triton", whose sums have a fixed order. With 16 bits the choice also
+decides rounding, within the bounds of the tests: torch's convolutions and our matrix units take the weight in 16 bits, our other kernels in 32.
 """
 
 from __future__ import annotations
