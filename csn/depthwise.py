@@ -8,7 +8,8 @@ C products of one position are contiguous:
     gradient of input   the same, of the output gradient, with the filter reversed (spread with zeros for stride 2)
     gradient of weight  k two-dimensional convolutions' gradients, one per time shift, with frames as the batch
 
-Sums are kept in float32 (float64 for float64 inputs), whatever the type of the inputs. On CUDA the fastest of these,
+Sums are kept in float32 (float64 for float64 inputs), whatever the type of the inputs: results and gradients of float32 lie within 2e-5 of the
+largest from float64's, and stored 16-bit results within their rounding. On CUDA the fastest of these,
 torch's own convolution and our Triton kernels is used (csn.depthwise_tune); on a CPU the choice is fixed.
 """
 

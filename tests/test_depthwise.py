@@ -99,10 +99,12 @@ def test_every_tiling_of_our_kernels_on_cuda(dtype, bound, stride):
             assert (way(*args).cpu().double() - want).abs().max() <= rounding * want.abs().max(), name
 
 
-@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2), (1, 2, 2)], ids=str)
-def test_gradcheck(stride):
+@pytest.mark.parametrize(
+    ("stride", "kernel"), [((1, 1, 1), (3, 3, 3)), ((2, 2, 2), (3, 3, 3)), ((1, 2, 2), (3, 3, 3)), ((1, 1, 1), (1, 3, 3)), ((2, 1, 2), (5, 3, 1))], ids=str
+)
+def test_gradcheck(stride, kernel):
     x = torch.randn(2, 2, 3, 4, 3, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(2, 1, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 1, *kernel, dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda *a: depthwise_conv3d(*a, stride), (x, weight), fast_mode=stride != (1, 1, 1))
 
 

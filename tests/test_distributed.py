@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import torch.distributed as dist
 from small_checkpoint import small_checkpoint
+from torch import nn
 
 import csn
 from csn import checkpoints
@@ -158,6 +161,22 @@ assert all((w.grad == 3 * k).all() for k, w in enumerate(net.parameters()))
 print(sum(w.double().sum().item() for w in net.parameters()))
 dist.destroy_process_group()
 """
+
+
+@pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")  # of sizes of 1, which have no order
+def test_a_network_of_ours_stands_in_distributed_data_parallel(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        torch.manual_seed(0)
+        net, clips = csn.build(Variant(block="bottleneck-D", depth=26, width=8), 5), torch.randn(2, 3, 4, 32, 32)
+        net = net.to(memory_format=torch.channels_last_3d)
+        twin = nn.parallel.DistributedDataParallel(deepcopy(net))
+        for one in (net, twin):
+            nn.functional.cross_entropy(one(clips), torch.tensor([1, 2])).backward()
+        for (name, plain), shared in zip(net.named_parameters(), twin.parameters(), strict=True):
+            assert plain.grad is not None and shared.grad is not None and torch.equal(plain.grad, shared.grad), name
+    finally:
+        dist.destroy_process_group()
 
 
 def test_processes_meet_begin_alike_and_add_up_their_gradients() -> None:
