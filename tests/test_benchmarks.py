@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import csn
+from csn.depthwise import DepthwiseConv3d
 from csn.provenance import REPOSITORY, cpu_name
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import accuracy
 import decode
 import depthwise as layers
 import limits
@@ -46,6 +49,14 @@ def test_a_reader_that_reads_nothing_has_empty_cells() -> None:
     assert pyav["speed_over_decord"] is pyav["clips_per_core_second"] is None
     without = decode.summary([{**row, "error": "RuntimeError"} if row["reader"] == "decord" else row for row in rows])
     assert without[0]["speed_over_decord"] is None
+
+
+def test_training_is_compared_seed_by_seed() -> None:
+    ours = accuracy.pd.DataFrame({"row": ["a", "a", "b"], "seed": [0, 1, 0], "train_top1": [90.0, 92.0, 1.0], "video_top1": [80.0, 84.0, 1.0]})
+    lines = [accuracy.beside(ours, "a", seed, {"train_top1": 90.0, "video_top1": 82.0 + seed}) for seed in (0, 1)]
+    assert lines[1] == {"row": "a", "seed": 1, "train_top1_ours": 92.0, "train_top1_torch": 90.0, "video_top1_ours": 84.0, "video_top1_torch": 83.0}
+    assert accuracy.differences(lines) == "train_top1 +1.0 [-11.7, +13.7], video_top1 -0.5 [-19.6, +18.6]"
+    assert not any(isinstance(m, DepthwiseConv3d) for m in accuracy.by_torch(csn.Variant(block="ip", depth=26, width=8), 3, 4).modules())
 
 
 def test_a_machine_without_git_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
