@@ -124,6 +124,12 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
     assert set(slow.direction) == {"grad_weight"} and slow["shape"].nunique() == 1
     assert f"is slower, {slow.times_faster.min():.1f} times" in told and (slow.torch_ncdhw_ms < slow.torch_ndhwc_ms).all()
 
+    pairs = rows("accuracy_cpu")
+    assert (pairs.groupby("row").seed.nunique() == 10).all() and set(pairs.row) == {"ir-CSN-26", "ir-CSN-50"}
+    for metric, name in (("train_top1", "training"), ("video_top1", "test accuracy")):
+        found = interval(list(pairs[f"{metric}_ours"] - pairs[f"{metric}_torch"]))
+        assert f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}] points of {name}" in told
+
     layers = rows("depthwise_cpu_8x112")
     forward, gradients = (layers[(layers.direction == "forward") == found].times_faster for found in (True, False))
     assert f"gradients are {gradients.min():.1f} to {gradients.max():.1f} times as fast" in told
