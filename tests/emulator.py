@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import accumulate, product
 from typing import Any
 
 import numpy as np
@@ -64,16 +64,13 @@ class Program:
 
 def run(program: Program, grid: Sequence[int], arguments: Sequence[Any], shared: int, order: random.Random) -> int:
     """Every program of the grid in turn, on tensors, which are changed, and numbers. How often threads waited for each other at shared memory."""
-    flat = [one.as_strided((one.numel(),), (1,)) if isinstance(one, torch.Tensor) else None for one in arguments]
-    views = [None if one is None else one.view(torch.uint8).numpy() for one in flat]
-    memory = np.zeros(sum(256 + len(view) // 256 * 256 + 256 for view in views if view is not None) + 256, np.uint8)
-    places, at = [], 256
-    for view in views:
-        places.append(at)
+    views = [one.as_strided((one.numel(),), (1,)).view(torch.uint8).numpy() if isinstance(one, torch.Tensor) else None for one in arguments]
+    places = list(accumulate((0 if view is None else len(view) // 256 * 256 + 512 for view in views), initial=256))
+    memory = np.zeros(places.pop(), np.uint8)
+    for at, view in zip(places, views, strict=True):
         if view is not None:
             memory[at : at + len(view)] = view
-            at += 512 + len(view) // 256 * 256
-    values = [place if view is not None else value for place, view, value in zip(places, views, arguments, strict=True)]
+    values = [value if view is None else at for at, view, value in zip(places, views, arguments, strict=True)]
     parameters = dict(zip(program.parameters, [*values, 0, 0], strict=True))  # two of Triton's own follow
     conflicts = 0
     for z, y, x in product(*(range(n) for n in reversed((*grid, 1, 1)[:3]))):
@@ -85,9 +82,9 @@ def run(program: Program, grid: Sequence[int], arguments: Sequence[Any], shared:
             order.shuffle(going)
             going = [one for one in going if next(one, "ended") != "ended"]
         conflicts += sum(warp.conflicts for warp in warps)
-    for place_, view in zip(places, views, strict=True):
+    for at, view in zip(places, views, strict=True):
         if view is not None:
-            view[:] = memory[place_ : place_ + len(view)]
+            view[:] = memory[at : at + len(view)]
     return conflicts
 
 

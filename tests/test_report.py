@@ -114,6 +114,8 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
     assert f"With one thread {['none is', 'one is', 'two are', 'three are'][len(missed[1])]} missed: {', '.join(missed[1])}." in told
     spans = [f"{min(found):.2f} to {max(found):.2f}" for found in kept.values()]
     assert f"(kept: {spans[0]} in training, {spans[1]} in inference)" in told
+    inferring = rows("step_cpu_2threads").query("network == 'ResNet3D' and layout == 'channels_last_3d folded'")
+    assert f"in inference, both folded, it is {inferring.time_over_ir_csn.iloc[0]:.2f} times" in told
 
     limits, steps = rows("limits_cpu_1thread"), rows("step_cpu_1thread")
     products = limits[(limits["work"] == "products")].set_index("mode")
