@@ -1,11 +1,12 @@
 """Which depthwise kernel runs on a CUDA device: the fastest there, by measurement, remembered.
 
-The first call of a size and memory layout times the candidates - our Triton kernels in several tilings, torch's convolution
-in both memory layouts - and the answer is kept in <cache>/csn/depthwise-<device and software>.json, where <cache> is
-$XDG_CACHE_HOME or ~/.cache. Deleting the file measures again; so does another torch, Triton or text of our kernels. What was
-measured while memory ran out stands for this process only. $CSN_DEPTHWISE fixes the choice instead: "triton" (its first
-tiling) or "torch"; so does torch.use_deterministic_algorithms(True), to "triton", whose sums have a fixed order. With 16 bits the choice also
-decides rounding, within the bounds of the tests: torch's convolutions and our matrix units take the weight in 16 bits, our other kernels in 32.
+The first call of a size and memory layout times the candidates: our Triton kernels in several tilings, torch's convolution
+in both memory layouts. The fastest of those that have the first one's result is taken, and the answer is kept in
+<cache>/csn/depthwise-<device and software>.json, where <cache> is $XDG_CACHE_HOME or ~/.cache. Deleting the file measures again; so
+does another torch, Triton or text of our kernels. What was measured while memory ran out stands for this process only. $CSN_DEPTHWISE fixes
+the choice instead: "triton" (its first tiling) or "torch"; so does torch.use_deterministic_algorithms(True), to "triton", whose sums have a
+fixed order. With 16 bits the choice also decides rounding, within the bounds of the tests: torch's convolutions and our matrix units take the
+weight in 16 bits, our other kernels in 32.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, partial
+from math import isfinite
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,6 +34,7 @@ Way = Callable[..., Tensor]  # one way to do a task, from the task's arguments
 NDHWC = torch.channels_last_3d
 LAYOUTS = {"torch NDHWC": NDHWC, "torch NCDHW": torch.contiguous_format}
 REPEATS, ROUNDS = 5, 3  # calls of a graph that is timed, and how often it is
+ROUGH = 2**-5  # of the largest value: no rounding of 16 bits sets two results so far apart, and no wrong one comes so near
 LONG = 5e-3  # seconds: what takes longer needs no graph
 _chosen: dict[tuple[Any, ...], Way] = {}  # task, modes and facts of its arguments -> what does it
 
@@ -146,13 +150,28 @@ def _choose(task: str, ways: dict[str, Way], args: tuple[Any, ...]) -> tuple[str
             times[candidate] = seconds(partial(way, *args))
         except torch.OutOfMemoryError:
             memory_sufficed = False
-    best = min(times, key=times.__getitem__, default=default)
-    if times.get(best, float("inf")) == float("inf"):
+    ran = sorted((candidate for candidate, taken in times.items() if taken < float("inf")), key=times.__getitem__)
+    if not ran:
         return default, False
+    best = next(one for one in ran if one == default or default not in ran or alike(ways[one], ways[default], args))
     if memory_sufficed:
         with suppress(UserError):  # a cache
             write_json(file, {**_read(file), name: best}, durable=False)
     return best, True
+
+
+def alike(way: Way, default: Way, args: tuple[Any, ...]) -> bool:
+    """Whether a way has the default's result, but for the rounding of 16 bits; a warning tells where not. True where neither memory nor inputs,
+    not all of them numbers, suffice to tell."""
+    try:
+        found, expected = way(*args).float(), default(*args).float()
+        error, largest = float((found - expected).abs().max()), float(expected.abs().max())
+    except torch.OutOfMemoryError:
+        return True
+    if error <= ROUGH * largest or not isfinite(largest):
+        return True
+    warnings.warn(f"a depthwise kernel that is the fastest here is wrong by {error:.2g} of {largest:.2g}, and is not used: {way}", stacklevel=2)
+    return False
 
 
 def seconds(way: Callable[[], Tensor]) -> float:

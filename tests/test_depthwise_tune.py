@@ -22,7 +22,7 @@ class Candidates:
     """Ways that return their names, and a clock for them. offered: how often they were asked for; timed: by name, in order."""
 
     def __init__(self, clock: dict[str, float | Exception]) -> None:
-        self.clock, self.offered, self.timed = clock, 0, list[str]()
+        self.clock, self.offered, self.timed, self.wrong = clock, 0, list[str](), set[str]()
 
     def ways(self, *args: object) -> dict[str, Callable[..., str]]:
         self.offered += 1
@@ -34,6 +34,10 @@ class Candidates:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def alike(self, way: Callable[..., str], default: Callable[..., str], args: object) -> bool:
+        assert default() == next(iter(self.clock))
+        return way() not in self.wrong
 
     def choice(self, *args: object) -> Tensor:
         return fastest("task", self.ways, args or (X, (1, 1, 1)))
@@ -48,6 +52,7 @@ def candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Candidates:
     monkeypatch.setattr(depthwise_tune, "_chosen", {})
     made = Candidates(dict(CLOCK))
     monkeypatch.setattr(depthwise_tune, "seconds", made.seconds)
+    monkeypatch.setattr(depthwise_tune, "alike", made.alike)
     return made
 
 
@@ -61,6 +66,30 @@ def test_the_choice_is_measured_once_and_remembered(candidates: Candidates, tmp_
     depthwise_tune._chosen.clear()  # as in another process
     assert candidates.choice() == "torch NDHWC" and candidates.timed == list(CLOCK)
     assert len(files(tmp_path)) == 1
+
+
+def test_what_differs_from_the_default_is_not_taken(candidates: Candidates) -> None:
+    candidates.wrong = {"torch NDHWC"}
+    assert candidates.choice() == "torch NCDHW"
+    candidates.wrong = {"torch NDHWC", "torch NCDHW"}
+    assert candidates.choice(X, (2, 2, 2)) == "triton a"
+    candidates.clock["triton a"] = float("inf")  # where the default cannot run there is nothing to compare with
+    assert candidates.choice(X, (1, 2, 2)) == "torch NDHWC"
+
+
+def test_results_are_alike_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = torch.randn(2, 3, 4, 5, 6)
+    default = lambda: expected
+
+    def full() -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for way in (default, lambda: expected.bfloat16(), full):
+        assert depthwise_tune.alike(way, default, ())
+    assert depthwise_tune.alike(default, lambda: torch.full_like(expected, torch.inf), ())  # of these nothing can be told
+    for wrong in (lambda: expected.flip(4), lambda: 1.1 * expected, lambda: torch.full_like(expected, torch.nan)):
+        with pytest.warns(UserWarning, match="is wrong by .* and is not used"):
+            assert not depthwise_tune.alike(wrong, default, ())
 
 
 @pytest.mark.parametrize("text", ["{", "5", "null", "[1]", '"a"', "\xff", '{"task 1x2x3x4x5/120x60x20x5x1/torch.float32 1x1x1": ["triton a"]}'])
