@@ -34,7 +34,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from csn.collect import collect
 from csn.cost import count
-from csn.exchange import Exchange
+from csn.exchange import Exchange, process_group
 from csn.execute import folder_of
 from csn.memory import keep_memory
 from csn.provenance import REPOSITORY
@@ -122,14 +122,13 @@ def share(rank: int, size: int, store: str, rounds: int, out: str) -> None:
     """One of `size` processes of a step on 8 clips; the first writes the median."""
     torch.set_num_threads(1)
     keep_memory()
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
-    step, _ = stepper("bottleneck-D", replace(Work(), batch=8 // size), "cpu")
-    for _ in range(2):
-        step()
-    seconds = median(lap(step) for _ in range(rounds))
-    if rank == 0:
-        Path(out).write_text(json.dumps(seconds))
-    dist.destroy_process_group()
+    with process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size):
+        step, _ = stepper("bottleneck-D", replace(Work(), batch=8 // size), "cpu")
+        for _ in range(2):
+            step()
+        seconds = median(lap(step) for _ in range(rounds))
+        if rank == 0:
+            Path(out).write_text(json.dumps(seconds))
 
 
 def process_rows(rounds: int) -> list[dict[str, Any]]:

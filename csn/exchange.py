@@ -6,10 +6,12 @@ micro-batches can then be CUDA graphs (csn.graph).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -22,6 +24,28 @@ if TYPE_CHECKING:
 
 
 ALIGNED = 4  # values: kernels read them four at a time
+
+
+@contextmanager
+def process_group(backend: str, **options: Any) -> Iterator[None]:
+    """torch.distributed with its group of all processes up, and down again with its threads; options are those of init_process_group.
+
+    A thread of gloo that lets go of its last tensor while Python ends aborts the process (PyTorch issue 190489), whatever the run
+    came to; destroying the group ends its threads, if nothing else holds it. An error takes down gloo's group at once, which the
+    others notice; NCCL's would wait for them.
+    """
+    # whose functions hold, as defaults, the group that is up when it is first imported: the first optimizer imports it
+    import torch.distributed.nn.functional  # noqa: F401
+
+    dist.init_process_group(backend, **options)
+    try:
+        yield
+    except BaseException as error:
+        if backend == "gloo":
+            traceback.clear_frames(error.__traceback__)  # a call that failed in the group holds it
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 class Exchange:

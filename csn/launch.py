@@ -16,7 +16,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,10 +47,14 @@ class Job:
 
     def __call__(self) -> None:
         """Train and test the run to its record; raises RuntimeError with the record's reason when it failed."""
+        with joined(self.profile.device) as (rank, device):
+            self.work(rank, device)
+
+    def work(self, rank: int, device: str) -> None:
+        """What one task does, among those that share the run."""
         from csn.train import Stopped
 
         profile = self.profile
-        rank, device = join(profile.device)
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
@@ -81,22 +85,25 @@ class Job:
         return DelayedSubmission(self)
 
 
-def join(device: str) -> tuple[int, str]:
-    """Join the other tasks of the job, if there are any: (rank, device of this task)."""
+@contextmanager
+def joined(device: str) -> Iterator[tuple[int, str]]:
+    """Among the other tasks of the job, if there are any: (rank, device of this task)."""
     from submitit import JobEnvironment
     from submitit.helpers import TorchDistributedEnvironment
 
     environment = JobEnvironment()
     name = f"cuda:{environment.local_rank}" if device == "cuda" else "cpu"
-    if environment.num_tasks > 1:
-        import torch
-        import torch.distributed as dist
+    with ExitStack() as stack:
+        if environment.num_tasks > 1:
+            import torch
 
-        TorchDistributedEnvironment().export(set_cuda_visible_devices=False)  # SLURM has set it
-        if device == "cuda":
-            torch.cuda.set_device(environment.local_rank)
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    return environment.global_rank, name
+            from csn.exchange import process_group
+
+            TorchDistributedEnvironment().export(set_cuda_visible_devices=False)  # SLURM has set it
+            if device == "cuda":
+                torch.cuda.set_device(environment.local_rank)
+            stack.enter_context(process_group("nccl" if device == "cuda" else "gloo"))
+        yield environment.global_rank, name
 
 
 def leave(requeue: bool) -> None:

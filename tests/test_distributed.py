@@ -45,19 +45,17 @@ RUN = Run(
 WORKER = """
 import json, sys
 from pathlib import Path
-import torch.distributed as dist
+from csn.exchange import process_group
 from csn.execute import STOPPED, execute
 from csn.spec import Run
 from csn.train import Stopped
-dist.init_process_group("gloo")
-try:
-    record = execute(Run.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))
-    print(record.get("video_top1"), record.get("error"))
-except Stopped as stop:
-    print(stop)
-    sys.exit(STOPPED)
-finally:
-    dist.destroy_process_group()
+with process_group("gloo"):
+    try:
+        record = execute(Run.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))
+        print(record.get("video_top1"), record.get("error"))
+    except Stopped as stop:
+        print(stop)
+        sys.exit(STOPPED)
 """
 
 
@@ -67,12 +65,17 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def start(size: int, home: Path, data: Path, run: Run = RUN) -> list[subprocess.Popen[str]]:
-    """Begin run on `size` processes, in the order of their ranks."""
+def scripts(size: int, script: str, *arguments: str) -> list[subprocess.Popen[str]]:
+    """Begin a Python script with arguments in `size` processes that can meet, in the order of their ranks."""
     base = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size), "GLOO_SOCKET_IFNAME": "lo",
             "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}  # fmt: skip
-    command = [sys.executable, "-c", WORKER, json.dumps(run.to_dict()), str(home), str(data)]
+    command = [sys.executable, "-c", script, *arguments]
     return [subprocess.Popen(command, env={**base, "RANK": str(r)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for r in range(size)]
+
+
+def start(size: int, home: Path, data: Path, run: Run = RUN) -> list[subprocess.Popen[str]]:
+    """Begin run on `size` processes."""
+    return scripts(size, WORKER, json.dumps(run.to_dict()), str(home), str(data))
 
 
 def ends(workers: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
@@ -137,30 +140,65 @@ import torch
 import torch.distributed as dist
 import csn
 from pathlib import Path
-from csn.exchange import Exchange, meet
+from csn.exchange import Exchange, meet, process_group
 from csn.spec import UserError
 from csn.train import Place
-dist.init_process_group("gloo")
-rank = dist.get_rank()
-meet(7, Place(rank=rank, size=2), Path("runs"))
-try:
-    meet(rank, Place(rank=rank, size=2), Path("runs"))
-    raise AssertionError("checkpoints of two steps")
-except UserError as error:
-    assert "`runs` shows a checkpoint of step 1 to one process and of step 0 to another" in str(error)
-torch.manual_seed(rank)
-net = csn.build(csn.Variant(block="ip", depth=26, width=8), 5).to(memory_format=torch.channels_last_3d)
-exchange = Exchange(net, Place(rank=rank, size=2), 1)
-torch.nn.functional.cross_entropy(net(torch.randn(2, 3, 4, 32, 32)), torch.tensor([1, 2])).backward()
-assert all(w.grad.stride() == w.stride() for w in net.parameters())
-assert torch.isclose(exchange.gradients.abs().sum(), sum(w.grad.abs().sum() for w in net.parameters())) and exchange.gradients.any()
-for k, weight in enumerate(net.parameters()):
-    weight.grad.fill_((rank + 1) * k)
-exchange.add_up()
-assert all((w.grad == 3 * k).all() for k, w in enumerate(net.parameters()))
-print(sum(w.double().sum().item() for w in net.parameters()))
-dist.destroy_process_group()
+with process_group("gloo"):
+    rank = dist.get_rank()
+    meet(7, Place(rank=rank, size=2), Path("runs"))
+    try:
+        meet(rank, Place(rank=rank, size=2), Path("runs"))
+        raise AssertionError("checkpoints of two steps")
+    except UserError as error:
+        assert "`runs` shows a checkpoint of step 1 to one process and of step 0 to another" in str(error)
+    torch.manual_seed(rank)
+    net = csn.build(csn.Variant(block="ip", depth=26, width=8), 5).to(memory_format=torch.channels_last_3d)
+    exchange = Exchange(net, Place(rank=rank, size=2), 1)
+    torch.nn.functional.cross_entropy(net(torch.randn(2, 3, 4, 32, 32)), torch.tensor([1, 2])).backward()
+    assert all(w.grad.stride() == w.stride() for w in net.parameters())
+    assert torch.isclose(exchange.gradients.abs().sum(), sum(w.grad.abs().sum() for w in net.parameters())) and exchange.gradients.any()
+    for k, weight in enumerate(net.parameters()):
+        weight.grad.fill_((rank + 1) * k)
+    exchange.add_up()
+    assert all((w.grad == 3 * k).all() for k, w in enumerate(net.parameters()))
+    print(sum(w.double().sum().item() for w in net.parameters()))
 """
+
+
+LEAVE = """
+import sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from csn.exchange import process_group
+def threads():
+    return any("gloo" in (task / "comm").read_text() for task in Path("/proc/self/task").iterdir())
+try:
+    with process_group("gloo"):
+        weight = torch.zeros(1, requires_grad=True)
+        sgd = torch.optim.SGD([weight])
+        dist.all_reduce(weight.detach())
+        before = threads()
+        if sys.argv[1] == "error":
+            if dist.get_rank() == 0:
+                raise ValueError("of the first")
+            dist.all_reduce(weight.detach())
+finally:
+    print(before, threads())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the threads in /proc")
+@pytest.mark.parametrize("end", ["whole", "error"])
+def test_who_leaves_leaves_no_thread_of_gloo_and_keeps_nobody_waiting(end: str) -> None:
+    """A thread that is left aborts the process at its exit, now and then. Others hear of an error in the midst of an all-reduce."""
+    ended = ends(scripts(2, LEAVE, end))
+    assert [out for _, out, _ in ended] == ["True False"] * 2, ended
+    if end == "whole":
+        assert [(code, err) for code, _, err in ended] == [(0, "")] * 2
+    else:
+        assert [code for code, _, _ in ended] == [1, 1]
+        assert ended[0][2].endswith("ValueError: of the first\n") and "RuntimeError" in ended[1][2]
 
 
 @pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")  # of sizes of 1, which have no order
@@ -180,13 +218,7 @@ def test_a_network_of_ours_stands_in_distributed_data_parallel(tmp_path: Path) -
 
 
 def test_processes_meet_begin_alike_and_add_up_their_gradients() -> None:
-    base = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo",
-            "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}  # fmt: skip
-    workers = [
-        subprocess.Popen([sys.executable, "-c", ALIKE], env={**base, "RANK": str(r)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for r in range(2)
-    ]
-    ended = ends(workers)
+    ended = ends(scripts(2, ALIKE))
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert ended[0][1] == ended[1][1] != ""
 

@@ -19,7 +19,7 @@ from csn import launch, status
 from csn.execute import folder_of, read_record
 from csn.spec import UserError
 
-from .jobs import REPOSITORY, until
+from .jobs import REPOSITORY, until, wait_state
 from .submitted import OWN_JOBS, PROFILE, SHORT, state
 from .work import Hog, Meeting, Nothing
 
@@ -49,10 +49,12 @@ def test_the_record_names_the_commit_and_the_dirty_code_that_ran(here: Cluster, 
 
 def test_two_tasks_on_two_nodes_meet(here: Cluster, tmp_path: Path) -> None:
     profile = replace(OWN_JOBS, nodes=2)
-    launch.submit([SHORT], tmp_path, tmp_path, profile, True, make_job=lambda run, *_: Meeting(run.name, tmp_path))
+    submission, _ = launch.submit([SHORT], tmp_path, tmp_path, profile, True, make_job=lambda run, *_: Meeting(run.name, tmp_path))
     until("their record", lambda: read_record(SHORT, tmp_path))
     record = read_record(SHORT, tmp_path) or {}
     assert (record["total"], record["size"]) == (3.0, 2)
+    assert submission is not None
+    wait_state(here, submission.job_id(SHORT.name), "COMPLETED")
 
 
 @pytest.mark.parametrize("nodes", [1, 2])

@@ -66,8 +66,9 @@ def test_two_tasks_share_a_run_and_one_finishes_it_after_the_other_was_killed(
 ) -> None:
     run, pair = RUN, replace(PROFILE, nodes=2)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    submit(run, whole, data, pair)
+    submission = submit(run, whole, data, pair)
     until("their record", lambda: read_record(run, whole))
+    wait_state(here, submission.job_id(run.name), "COMPLETED")  # no task ended by a signal after its work
 
     submission = submit(run, broken, data, pair)
     until_training(run, broken, {})

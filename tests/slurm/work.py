@@ -37,17 +37,16 @@ class Meeting:
     home: Path
 
     def __call__(self) -> None:
-        from csn.launch import join
+        from csn.launch import joined
 
-        rank, _ = join("cpu")
-        import torch
-        import torch.distributed as dist
+        with joined("cpu") as (rank, _):
+            import torch
+            import torch.distributed as dist
 
-        total = torch.tensor(float(rank + 1))
-        dist.all_reduce(total)
-        if rank == 0:
-            write_record(self.name, self.home, total=total.item(), size=dist.get_world_size())
-        dist.destroy_process_group()
+            total = torch.tensor(float(rank + 1))
+            dist.all_reduce(total)
+            if rank == 0:
+                write_record(self.name, self.home, total=total.item(), size=dist.get_world_size())
 
 
 @dataclass(frozen=True)
