@@ -101,6 +101,31 @@ def multiply_adds(frames: int, crop: int, depth: int, mode: str) -> tuple[float,
     return float(sum(one.flops for one in dense) * factor - (dense[0].flops if mode == "train" else 0)), float(values)
 
 
+def figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path) -> None:
+    """Milliseconds of a step by kind of work, a panel a mode, with the products' rate beside that of one large product; the last bar is a copy."""
+    import matplotlib
+    from machine import heading
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    frame = pd.DataFrame(rows)
+    modes = list(frame["mode"].unique())
+    fig, axes = plt.subplots(1, len(modes), figsize=(5.5 * len(modes), 3.8), squeeze=False, layout="constrained")
+    for ax, mode in zip(axes[0], modes, strict=True):
+        own = frame[frame["mode"] == mode]
+        told = [f"{100 * one.share:.1f} %" + (f", {one.gflop_per_s:.0f} GFLOP/s" if one.gflop_per_s > 0 else "") for one in own.itertuples()]
+        ax.bar_label(ax.barh(own.work, own.ms, color="C0"), told, padding=3, fontsize=8)
+        copied = ax.barh(["(copy of all feature maps)"], own.copy_ms.iloc[:1], color="0.6")
+        ax.bar_label(copied, ["for comparison"], padding=3, fontsize=8)
+        ax.invert_yaxis()
+        ax.set(title=f"{mode}: {own.ms.sum():.0f} ms", xlabel="ms a step", xlim=(0, 1.6 * own.ms.max()))
+    best = f"one large matrix product: {frame.best_gflop_per_s.max():.0f} GFLOP/s"
+    fig.suptitle(f"{heading(facts)}; {best}", fontsize=9)
+    fig.savefig(file, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
@@ -110,7 +135,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=112)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    from machine import describe, show, write
+    from machine import RESULTS, describe, show, write
 
     from csn.memory import keep_memory
 
@@ -129,7 +154,9 @@ def main() -> None:
         del maps, copied
         rows += rows_of(mode, spent(prepare(serve)[1], args.rounds), dense * args.batch, best, copy_ms)
     show(facts["setting"], rows)
-    print(write(f"limits_cpu_{args.threads}thread{'s' if args.threads > 1 else ''}", rows, facts))
+    name = f"limits_cpu_{args.threads}thread{'s' if args.threads > 1 else ''}"
+    print(write(name, rows, facts))
+    figure(rows, facts, RESULTS / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -239,6 +239,23 @@ def runs_figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path) -
     fig.savefig(file, dpi=110)
 
 
+def plans_figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path) -> None:
+    """Seconds of every table script with --plan, beside the second that it may take."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    import seaborn as sns
+
+    fig, ax = plt.subplots(figsize=(6, 0.4 * len(rows) + 1.4), layout="constrained")
+    sns.barplot(pd.DataFrame(rows), x="plan_s", y="script", color="C0", ax=ax)
+    ax.axvline(1, color="0.3", linestyle="--")
+    ax.set(xlabel="seconds of --plan (aim: less than 1)", ylabel="")
+    ax.set_title(heading(facts), fontsize=9)
+    fig.savefig(file, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=["step", "runs", "both"], default="both")
@@ -270,6 +287,7 @@ def main() -> None:
         facts["setting"] = f"median of {args.rounds} calls in turn, a process each"
         show("--plan of every table", plans)
         print(write(f"{args.name}_plans", plans, facts))
+        plans_figure(plans, facts, RESULTS / f"{args.name}_plans.png")
     print(f"{clock(time.monotonic() - began)} in all")
 
 

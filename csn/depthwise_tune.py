@@ -153,16 +153,16 @@ def _choose(task: str, ways: dict[str, Way], args: tuple[Any, ...]) -> tuple[str
     ran = sorted((candidate for candidate, taken in times.items() if taken < float("inf")), key=times.__getitem__)
     if not ran:
         return default, False
-    best = next(one for one in ran if one == default or default not in ran or alike(ways[one], ways[default], args))
+    best = next(one for one in ran if one == default or default not in ran or alike(one, ways[one], ways[default], args))
     if memory_sufficed:
         with suppress(UserError):  # a cache
             write_json(file, {**_read(file), name: best}, durable=False)
     return best, True
 
 
-def alike(way: Way, default: Way, args: tuple[Any, ...]) -> bool:
-    """Whether a way has the default's result, but for the rounding of 16 bits; a warning tells where not. True where neither memory nor inputs,
-    not all of them numbers, suffice to tell."""
+def alike(name: str, way: Way, default: Way, args: tuple[Any, ...]) -> bool:
+    """Whether a way, called name, has the default's result, but for the rounding of 16 bits; a warning tells where not. True where neither
+    memory nor inputs, not all of them numbers, suffice to tell."""
     try:
         found, expected = way(*args).float(), default(*args).float()
         error, largest = float((found - expected).abs().max()), float(expected.abs().max())
@@ -170,7 +170,7 @@ def alike(way: Way, default: Way, args: tuple[Any, ...]) -> bool:
         return True
     if error <= ROUGH * largest or not isfinite(largest):
         return True
-    warnings.warn(f"a depthwise kernel that is the fastest here is wrong by {error:.2g} of {largest:.2g}, and is not used: {way}", stacklevel=2)
+    warnings.warn(f"the depthwise kernel `{name}`, the fastest here, is wrong by {error:.2g} of {largest:.2g} and is not used", stacklevel=2)
     return False
 
 

@@ -8,6 +8,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 import csn
@@ -20,6 +21,7 @@ import decode
 import depthwise as layers
 import limits
 import machine
+import scaling
 import step
 
 
@@ -88,6 +90,19 @@ def test_limits_are_shares_of_a_step_and_rates_of_its_products() -> None:
     assert 2.3e9 < dense < 2.65e9 and 1.4e7 < values < 1.8e7  # 10.578 GMACs at 224 pixels are a quarter at 112
     stem = 64 * 8 * 56 * 56 * 3 * 3 * 7 * 7
     assert limits.multiply_adds(8, 112, 50, "train")[0] == 3 * dense - stem
+
+
+def test_figures_show_the_rows_of_the_files(tmp_path: Path) -> None:
+    facts = {"setting": "two threads", "processor": "one"}
+    rows = limits.rows_of("train", {"products": 600.0, "ReLU": 200.0}, 3e10, 200.0, 50.0)
+    limits.figure(rows, facts, tmp_path / "limits.png")
+    (panel,) = plt.gcf().axes
+    assert [tick.get_text() for tick in panel.get_yticklabels()] == ["products", "ReLU", "(copy of all feature maps)"]
+    assert [bar.get_width() for bar in panel.patches] == [600, 200, 50] and panel.texts[0].get_text() == "75.0 %, 100 GFLOP/s"
+    scaling.plans_figure([{"script": "table1.py", "plan_s": 0.25}], facts, tmp_path / "plans.png")
+    assert [bar.get_width() for bar in plt.gcf().axes[0].patches] == [0.25]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("limits.png", "plans.png"))
+    plt.close("all")
 
 
 def test_the_time_of_a_step_is_told_by_kind_of_work() -> None:

@@ -35,9 +35,10 @@ class Candidates:
             raise found
         return found
 
-    def alike(self, way: Callable[..., str], default: Callable[..., str], args: object) -> bool:
+    def alike(self, name: str, way: Callable[..., str], default: Callable[..., str], args: object) -> bool:
         assert default() == next(iter(self.clock))
-        return way() not in self.wrong
+        assert way() == name
+        return name not in self.wrong
 
     def choice(self, *args: object) -> Tensor:
         return fastest("task", self.ways, args or (X, (1, 1, 1)))
@@ -85,11 +86,11 @@ def test_results_are_alike_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> 
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     for way in (default, lambda: expected.bfloat16(), full):
-        assert depthwise_tune.alike(way, default, ())
-    assert depthwise_tune.alike(default, lambda: torch.full_like(expected, torch.inf), ())  # of these nothing can be told
+        assert depthwise_tune.alike("a", way, default, ())
+    assert depthwise_tune.alike("a", default, lambda: torch.full_like(expected, torch.inf), ())  # of these nothing can be told
     for wrong in (lambda: expected.flip(4), lambda: 1.1 * expected, lambda: torch.full_like(expected, torch.nan)):
-        with pytest.warns(UserWarning, match="is wrong by .* and is not used"):
-            assert not depthwise_tune.alike(wrong, default, ())
+        with pytest.warns(UserWarning, match="the depthwise kernel `triton b`, .* is wrong by .* and is not used"):
+            assert not depthwise_tune.alike("triton b", wrong, default, ())
 
 
 @pytest.mark.parametrize("text", ["{", "5", "null", "[1]", '"a"', "\xff", '{"task 1x2x3x4x5/120x60x20x5x1/torch.float32 1x1x1": ["triton a"]}'])
