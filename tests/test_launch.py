@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -181,7 +182,7 @@ def test_runs_that_the_tasks_cannot_share_are_refused_before_they_queue(reposito
 
 
 def test_what_a_person_can_mend_is_the_record_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "join", lambda device: (0, "cpu"))
+    monkeypatch.setattr(launch, "joined", lambda device: nullcontext((0, "cpu")))
     job = launch.Job(RUNS[0], tmp_path, tmp_path / "data", replace(read_profile("local"), device="cpu"))
     monkeypatch.setattr(launch, "execute", Mock(side_effect=UserError("no data in /data; make some.")))
     before = signal.set_wakeup_fd(-1)
