@@ -1,10 +1,11 @@
 """Does training end where it would with torch's own convolutions? Rows of Table 4 at scale small, the same seeds, both ways.
 
-    python benchmarks/accuracy.py --home HOME                  results/benchmarks/accuracy_cpu.csv; an hour on one core
+    python benchmarks/accuracy.py --home HOME                  results/benchmarks/accuracy_cpu.csv; two hours on one core
 
 Ours are the committed lines of the table. Torch's are trained here, from the same weights and with the same clips, every convolution
 torch's (csn.export.portable). Rounding alone sets two trainings apart, as another seed would; so the differences, ours less
-torch's, are told with the 95 % interval of their mean over the seeds. Runs below HOME that are finished are not trained again.
+torch's, are told for each network with the 95 % interval of their mean over the seeds. Runs below HOME that are finished are not
+trained again, and the file's lines of other rows and seeds stay.
 """
 
 from __future__ import annotations
@@ -39,30 +40,42 @@ def by_torch(*facts: Any) -> nn.Module:
 def beside(ours: pd.DataFrame, row: str, seed: int, record: dict[str, Any]) -> dict[str, Any]:
     """A line of the CSV: both metrics both ways. Raises KeyError where the table has no such line."""
     line = ours.set_index(["row", "seed"]).loc[(row, seed)]
-    return {"row": row, "seed": seed, **{f"{metric}_{way}": found[metric] for metric in METRICS for way, found in (("ours", line), ("torch", record))}}
+    both = {f"{metric}_{way}": found[metric] for metric in METRICS for way, found in (("ours", line), ("torch", record))}
+    return {"row": row, "seed": seed, **both, "commit": record["commit"]}
 
 
 def differences(lines: list[dict[str, Any]]) -> str:
-    """Mean difference of each metric and its interval, in percentage points."""
-    found = {metric: interval([line[f"{metric}_ours"] - line[f"{metric}_torch"] for line in lines]) for metric in METRICS}
-    return ", ".join(f"{metric} {one.mean:+.1f} [{one.low:+.1f}, {one.high:+.1f}]" for metric, one in found.items())
+    """Mean difference of each metric and its interval, in percentage points, of each row with its number of seeds."""
+    told = []
+    for row, own in pd.DataFrame(lines).groupby("row", sort=False):
+        found = {metric: interval([*(own[f"{metric}_ours"] - own[f"{metric}_torch"])]) for metric in METRICS}
+        each = ", ".join(f"{metric} {one.mean:+.1f} [{one.low:+.1f}, {one.high:+.1f}]" for metric, one in found.items())
+        told.append(f"{row} (n {len(own)}) {each}")
+    return "; ".join(told)
+
+
+def kept(file: Path, asked: set[tuple[str, int]]) -> list[dict[str, Any]]:
+    """The lines of the file, if there is one, of other rows and seeds than are asked for."""
+    lines = pd.read_csv(file, comment="#", dtype={"commit": str}).to_dict("records") if file.exists() else []
+    return [line for line in lines if (line["row"], line["seed"]) not in asked]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", default=["ir-CSN-26", "ir-CSN-50"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
     parser.add_argument("--home", type=Path, required=True, help="where the runs go; not where those of the tables are")
     parser.add_argument("--name", default="accuracy_cpu", help="of the CSV")
     args = parser.parse_args()
     csn.train.build = by_torch  # type: ignore[assignment]
     ours = pd.read_csv(REPOSITORY / "results" / "small" / f"{TABLE}.csv")
-    facts = describe("cpu") | {"setting": f"scale small, seeds {', '.join(map(str, args.seeds))}; per cent of training and of test videos"}
-    lines: list[dict[str, Any]] = []
-    for row, run in runs_of(table_of(TABLE).chosen(args.rows), recipe_of("small"), args.seeds):
+    facts = describe("cpu") | {"setting": "scale small; per cent of training and of test videos"}
+    runs = runs_of(table_of(TABLE).chosen(args.rows), recipe_of("small"), args.seeds)
+    lines = kept(RESULTS / f"{args.name}.csv", {(row.label, run.seed) for row, run in runs})
+    for row, run in runs:
         lines.append(beside(ours, row.label, run.seed, execute(run, args.home, args.home / "data")))
-        if len(lines) > 1:
-            write(args.name, lines, facts | {"difference": differences(lines)})
+        lines.sort(key=lambda line: (line["row"], line["seed"]))
+        write(args.name, lines, facts | {"difference": differences(lines)})
     show(f"{facts['setting']}: {differences(lines)}", lines)
     print(RESULTS / f"{args.name}.csv")
 

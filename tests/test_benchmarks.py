@@ -53,12 +53,20 @@ def test_a_reader_that_reads_nothing_has_empty_cells() -> None:
     assert without[0]["speed_over_decord"] is None
 
 
-def test_training_is_compared_seed_by_seed() -> None:
+def test_training_is_compared_seed_by_seed(tmp_path: Path) -> None:
     ours = accuracy.pd.DataFrame({"row": ["a", "a", "b"], "seed": [0, 1, 0], "train_top1": [90.0, 92.0, 1.0], "video_top1": [80.0, 84.0, 1.0]})
-    lines = [accuracy.beside(ours, "a", seed, {"train_top1": 90.0, "video_top1": 82.0 + seed}) for seed in (0, 1)]
-    assert lines[1] == {"row": "a", "seed": 1, "train_top1_ours": 92.0, "train_top1_torch": 90.0, "video_top1_ours": 84.0, "video_top1_torch": 83.0}
-    assert accuracy.differences(lines) == "train_top1 +1.0 [-11.7, +13.7], video_top1 -0.5 [-19.6, +18.6]"
+    lines = [accuracy.beside(ours, "a", seed, {"train_top1": 90.0, "video_top1": 82.0 + seed, "commit": "00e1"}) for seed in (0, 1)]
+    both = {"train_top1_ours": 92.0, "train_top1_torch": 90.0, "video_top1_ours": 84.0, "video_top1_torch": 83.0}
+    assert lines[1] == {"row": "a", "seed": 1, **both, "commit": "00e1"}
+    other = [{**line, "row": "b"} for line in lines]
+    told = "(n 2) train_top1 +1.0 [-11.7, +13.7], video_top1 -0.5 [-19.6, +18.6]"
+    assert accuracy.differences(lines + other) == f"a {told}; b {told}"
     assert not any(isinstance(m, DepthwiseConv3d) for m in accuracy.by_torch(csn.Variant(block="ip", depth=26, width=8), 3, 4).modules())
+
+    file = tmp_path / "accuracy.csv"
+    assert accuracy.kept(file, set()) == []
+    accuracy.pd.DataFrame(lines + other).to_csv(file, index=False)
+    assert accuracy.kept(file, {("a", 1), ("b", 0), ("b", 2)}) == [lines[0], other[1]]
 
 
 def test_a_machine_without_git_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
