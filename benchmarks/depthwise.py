@@ -173,7 +173,7 @@ def main() -> None:
 
 
 def figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path, other: str = "the best of torch's") -> None:
-    """How many times as fast as other, by shape and direction: right of 1 is faster, left of it slower."""
+    """How many times as fast as other, by shape and direction: right of 1 is faster, left of it slower. A row without a stride is no convolution."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -191,7 +191,9 @@ def figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path, other:
     ax.grid(alpha=0.3)
     ax.axvline(1, color="black", linewidth=1)
     low, high = min(0.5, 0.9 * frame["times_faster"].min()), max(2.0, 1.1 * frame["times_faster"].max())
-    ax.set(xlabel=f"times as fast as {other} (left of 1: slower)", ylabel="", xscale="log", xlim=(low, high))
+    shape = "batch x channels x frames x height x width" + (" /stride" if frame["stride"].any() else "")
+    ax.set(xlabel=f"times as fast as {other} (left of 1: slower)", ylabel=shape, xscale="log", xlim=(low, high))
+    ax.yaxis.label.set_size(8)
     ax.xaxis.set_major_locator(FixedLocator([x for x in (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if low <= x <= high]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     ax.xaxis.set_minor_locator(NullLocator())

@@ -58,6 +58,9 @@ class Work:
     crop: int = 64
     batch: int = 4
 
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in vars(self).items())
+
 
 AXES: dict[str, tuple[int, ...]] = {
     "depth": (26, 50, 101, 152),
@@ -273,7 +276,7 @@ def main() -> None:
         keep_memory()
         rows = step_rows([a for a in args.axes if a != "processes"], args.device, args.rounds)
         rows += process_rows(args.rounds) if "processes" in args.axes and args.device == "cpu" else []
-        facts["setting"] = f"threads {args.threads}, rounds {args.rounds}; base {Work()}"
+        facts["setting"] = f"a training step, threads {args.threads}, rounds {args.rounds}; but for the axis: {Work()}"
         show("A training step", rows)
         print(write(f"{args.name}_step", rows, facts))
         figure(rows, facts, RESULTS / f"{args.name}_step.png")

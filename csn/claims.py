@@ -26,7 +26,7 @@ LEAST_SEEDS = 3
 Line = Mapping[str, str]  # one line of a CSV: a cell is "" where the value is missing
 Verdict = Literal["supported", "refuted", "undecided"]
 UNITS = {"video_top1_per_gmac": "points a GMAC", "gmacs": "GMACs"}  # of what is no percentage
-DIGITS = {"rank correlation": 2, "GMACs": 4}  # after the point, of a unit
+DIGITS = {"Spearman": 2, "GMACs": 4}  # after the point, of a unit
 NAMES = {"train_top1": "training", "video_top1": "test", "gmacs": "FLOPs", "interactions_m": "interactions", "video_top1_per_gmac": "test per GMAC"}
 CEILING = "cannot be decided here: both at 100 in every seed"
 
@@ -101,7 +101,7 @@ class Shrinks:
 
 @dataclass(frozen=True)
 class Predicts:
-    """Over rows, metric goes with `better` more closely than with `worse`: the difference of Spearman's rank correlations."""
+    """Over rows, metric goes with `better`, and more closely than with `worse`: Spearman's rank correlation, and the difference of both."""
 
     rows: tuple[str, ...]
     better: str
@@ -109,8 +109,11 @@ class Predicts:
     metric: str = "video_top1"
 
     def parts(self) -> list[Part]:
-        name = f"{NAMES.get(self.better, self.better)} over {NAMES.get(self.worse, self.worse)}"
-        return [Part(name, self.rows, "rank correlation", lambda line: self.correlation(line, self.better) - self.correlation(line, self.worse))]
+        better, worse = (NAMES.get(cost, cost) for cost in (self.better, self.worse))
+        return [
+            Part(f"{better} over {worse}", self.rows, "Spearman", lambda line: self.correlation(line, self.better) - self.correlation(line, self.worse)),
+            Part(better, self.rows, "Spearman", lambda line: self.correlation(line, self.better)),
+        ]
 
     def correlation(self, line: Mapping[str, Line], cost: str) -> float:
         """Spearman's of metric with cost over the rows; NaN where a value is missing or all are equal."""

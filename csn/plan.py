@@ -82,7 +82,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
         if row.unfit(recipe):
             grid.add_row(row.label, "", "", "", "cannot be held", "")
             continue
-        cost = costs.get(cost_key(row.at(recipe), row.under(recipe)))
+        cost = costs.get(cost_of(row, recipe))
         states, name = {}, ""
         for own, run in work:
             if own is row:
@@ -120,7 +120,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
             f" FLOPs (three forward passes for a training clip, one for a view) at an assumed {cluster.SUSTAINED / 1e12:.0f} TFLOP/s sustained by a GPU.",
             highlight=False,
         )  # fmt: skip
-    if any(cost_key(row.at(recipe), row.under(recipe)) not in costs for row in rows if not row.unfit(recipe)):
+    if any(cost_of(row, recipe) not in costs for row in rows if not row.unfit(recipe)):
         console.print("Empty cost cells are filled by --show, which counts them from the real networks.")
 
 
@@ -138,10 +138,15 @@ def spoken(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def cost_of(row: Row, recipe: Recipe) -> str:
+    """What the count of a row's training clip is remembered by, or of its view where it is only tested."""
+    return cost_key(row.at(recipe), row.under(recipe), view=not row.under(recipe).clips_per_epoch)
+
+
 def clip_of(rows: Sequence[Row], recipe: Recipe) -> str:
     """'8x224x224, 400 classes', the clip and classes that all rows share, or that each has its own."""
     found = {f"{own.frames}x{own.crop}x{own.crop}, {own.data.classes} classes" for own in (row.under(recipe) for row in rows if not row.unfit(recipe))}
-    return found.pop() if len(found) == 1 else "each row's own size and classes"
+    return found.pop() if len(found) == 1 else "each row's own size (of a view, where it is only tested) and classes"
 
 
 def needs(rows: list[Row], recipe: Recipe, data: Path) -> dict[str, list[str]]:

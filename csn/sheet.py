@@ -39,10 +39,29 @@ def put(sheet: Sheet, console: Console) -> None:
         grid.add_column(name, justify="left" if words or name == sheet.columns[0] else "right", no_wrap=not words, overflow="fold")
     for row in sheet.rows:
         grid.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
-    if Measurement.get(console, console.options.update(max_width=10_000), grid).minimum > console.width:  # else what is too wide would be cut off
+    room = console.width - Measurement.get(console, console.options.update(max_width=10_000), grid).minimum
+    if room < 0:  # what is too wide would be cut off
         for column in grid.columns:
             column.no_wrap = False
+    else:
+        for i, width in widths(sheet, room).items():
+            grid.columns[i].width = width
     console.print(grid)
+
+
+def widths(sheet: Sheet, room: int) -> dict[int, int]:
+    """The width of each column of words, by its place: of its longest word, and a fair share of the room that is left on the line.
+
+    By itself rich breaks the words of one column to give another more room.
+    """
+    cells = {i: (name, *(row[i] for row in sheet.rows)) for i, name in enumerate(sheet.columns) if name in sheet.text}
+    least = {i: max(len(word) for cell in own for word in cell.split()) for i, own in cells.items()}
+    more = {i: max(map(len, own)) - least[i] for i, own in cells.items()}
+    given = {}
+    for left, i in zip(range(len(more), 0, -1), sorted(more, key=more.__getitem__), strict=True):
+        share = min(more[i], room // left)
+        given[i], room = least[i] + share, room - share
+    return given
 
 
 def cell(found: Interval) -> str:

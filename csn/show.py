@@ -45,7 +45,7 @@ def accuracies(results: Results, rows: Sequence[Row], narrow: bool = False) -> S
     caption = (
         f"GMACs: one clip of {recipe.frames}x{recipe.crop}x{recipe.crop}. M par, M inter: million parameters and channel interactions. "
         f"{', '.join(HEADS[metric] for metric in tops)}: top-1 in per cent of {', '.join(TOPS[metric] for metric in tops)}, {views}; mean over n seeds, "
-        "± half its 95 % interval; empty: not run, or not with every seed planned."
+        f"± half its 95 % interval{' where shown' if narrow else ''}; empty: not run, or not with every seed planned."
     )  # fmt: skip
     caption += " gap: train minus video@1, points." if "gap" in table.metrics else ""
     caption += " paper: Kinetics-400 video@1, † recalled, source not found." if papers else ""
@@ -126,12 +126,13 @@ def render(drawn: Results, printed: Results, rows: Sequence[Row], home: Path, co
     for sheet in others:
         put(sheet, console)
     path = csv_path(table, recipe, home)
+    every = ", of all planned seeds" if printed.seeds is not None and drawn.seeds is None else ""
     if drawn.lines or any(row.published for row in table.rows):
         from csn import plots
 
         for i, name in enumerate(table.figures):
             target = path.with_suffix("") if i == 0 else path.with_name(f"{table.name}_{name}")
             written = plots.save(getattr(plots, name)(drawn), target)
-            console.print(f"figure: {written[0]} (and .svg)", soft_wrap=True, markup=False)
+            console.print(f"figure: {written[0]} (and .svg){every}", soft_wrap=True, markup=False)
     if path.exists():
-        console.print(f"results: {path}", soft_wrap=True, markup=False)
+        console.print(f"results: {path}{every}", soft_wrap=True, markup=False)

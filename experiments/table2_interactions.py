@@ -42,7 +42,7 @@ TABLE = Table(
     rows=rows(26) + rows(50) + rows(101) + rows(152),
     claims=(
         Claim(
-            text="Channel interactions predict accuracy, FLOPs do not (depths 26 and 50)",
+            text="Channel interactions predict accuracy, and better than FLOPs do (depths 26 and 50)",
             source="finding A: the amount of channel interaction drives accuracy",
             tests=(Predicts(tuple(f"{name}-{depth}" for depth in (26, 50) for name in FAMILIES), better="interactions_m", worse="gmacs"),),
         ),

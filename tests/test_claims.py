@@ -183,7 +183,12 @@ def test_what_predicts_better_is_a_difference_of_rank_correlations() -> None:
     claim = of(Predicts(("a", "b", "c"), better="interactions_m", worse="gmacs"))
     follows = costly("a", [10, 11, 12], 3, 1) + costly("b", [20, 21, 22], 1, 2) + costly("c", [30, 31, 32], 2, 3)
     found = verdict_on(claim, follows)
-    assert found.verdict == "supported" and found.decides.told() == ("+1.50", "[+1.50, +1.50]")
+    assert found.verdict == "supported" and [one.told() for one in found.parts] == [("+1.50", "[+1.50, +1.50]"), ("+1.00", "[+1.00, +1.00]")]
+    less = costly("a", [10, 11, 12], 1, 2) + costly("b", [20, 21, 22], 3, 3) + costly("c", [15, 16, 17], 2, 1)
+    assert verdict_on(claim, less).verdict == "refuted" and verdict_on(claim, less).decides.told()[0] == "-0.50"
+    neither = costly("a", [30, 31, 32], 1, 1) + costly("b", [20, 21, 22], 3, 2) + costly("c", [25, 26, 27], 2, 3)
+    found = verdict_on(claim, neither)
+    assert found.verdict == "refuted" and found.decides.part.name == "interactions"
     equal = costly("a", [10, 10, 10], 3, 1) + costly("b", [10, 10, 10], 1, 2) + costly("c", [10, 10, 10], 2, 3)
     assert (verdict_on(claim, equal).verdict, verdict_on(claim, equal).decides.n) == ("undecided", "0 of 3")
 
@@ -284,7 +289,7 @@ def test_the_ledger_is_printed_and_written(tmp_path: Path, capsys: pytest.Captur
         assert {name: entry[name] for name in own[0]} in own  # the deciding one
     page = (tmp_path / "results" / "claims.md").read_text()
     assert all(entry["claim"] in page for entry in found)
-    assert "rank correlation" in page and "supported" in capsys.readouterr().out
+    assert "Spearman" in page and "supported" in capsys.readouterr().out
 
 
 def test_nothing_run_is_a_ledger_of_undecided_claims(tmp_path: Path) -> None:

@@ -87,6 +87,26 @@ def test_close_points_are_moved_apart_around_their_middle() -> None:
     assert sorted(beside(places, 0.1)[1:4]) == [-1, 0, 1] and beside(places, 0.1)[[0, 4]].tolist() == [0, 0]
 
 
+def test_points_moved_apart_are_joined_to_their_own_cost() -> None:
+    costs = {"a": 2.0, "b": 2.0, "c": 9.0}
+    found = [line(row, 0, 50 + 5 * i, gmacs=str(gmacs), block="bottleneck", depth="26") for i, (row, gmacs) in enumerate(costs.items())]
+    data = plots.summary(found, "video_top1")
+    _, ax = plt.subplots()
+    plots.tradeoff(channel_separated(data), ax, "gmacs")
+    dots = [(float(one.get_xdata()[0]), float(one.get_ydata()[0])) for one in ax.lines if one.get_marker() == "."]
+    joined = [one.xy for one in ax.texts]
+    assert dots == joined == [(2.0, 50.0), (2.0, 55.0)]
+
+
+def test_the_title_tells_the_seeds_of_each_row_and_what_is_cut() -> None:
+    title = plots.data_sizes(read(table_of("table4_sizes"), SMALL)).get_suptitle()
+    assert title.endswith("paired seeds, cut at 100 %\n3 seeds a row; 20: ResNet3D-50-x1, ir-CSN-50-x1, ip-CSN-50-x1")
+    title = plots.families(read(table_of("table2_interactions"), SMALL)).get_suptitle()
+    assert "cut" not in title and title.endswith("\n20 seeds a row")
+    assert plots.seeds_told(Results(TABLE, SMOKE, lines(a=[50]), seeds=(0,))) == "1 seed a row"
+    assert plots.seeds_told(Results(TABLE, SMOKE, ())) == "no seeds"
+
+
 def drawn_at(ax: Axes) -> dict[str, list[tuple[int, float]]]:
     """Marker -> (number of videos, height) of the points of an axis of data sizes."""
     sizes = ax.get_xticks()

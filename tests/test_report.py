@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy.stats import gmean
 
-from csn.claims import CEILING, signed
+from csn.claims import CEILING, Predicts, signed
 from csn.collect import csv_path, read
 from csn.metrics import interval
 from csn.provenance import REPOSITORY
@@ -56,6 +56,7 @@ def test_what_is_told_of_a_gpu_is_that_of_the_files() -> None:
     assert f"the eager step of ir-CSN-152 takes {ms(deep, 'ir-CSN', 'channels_last_3d eager'):.1f} ms" in told
     other = float(shallow[shallow.layout == "NCDHW torch-conv"].time_over_ir_csn.iloc[0])
     assert f"{ms(shallow, 'ir-CSN', 'channels_last_3d'):.1f} ms, with torch's convolutions {other:.2f} times as long" in told
+    assert f"by itself {gmean(layers[layers.direction == 'forward'].times_faster):.1f} times)" in told
     assert f"are {times_faster(layers):.1f} times as fast as torch's" in told and f"8 frames {times_faster(rows('depthwise_gpu_fp32_8')):.1f} times" in told
     assert f"sum is {gmean(maps.times_faster):.2f} times as fast" in told
 
@@ -107,21 +108,27 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
             ]
         )
         assert steps[(steps.network == "ResNet3D") & (steps["mode"] == "train")].time_over_ir_csn.iloc[0] >= 2.8 / 1.3
+    plainly = rows("step_cpu_2threads").query("layout == 'channels_last_3d'")
+    theirs = plainly.groupby(["mode", "network"]).time_over_ir_csn.apply(list)
+    shares = {"train": list[float](), "infer": list[float]()}
     for row in rows("step_cpu_2threads").itertuples():
         if row.layout.endswith(" kept"):
             kept[row.mode].append(row.time_over_ir_csn)
+            (plain,) = theirs[row.mode, row.network]
+            shares[row.mode].append((row.time_over_ir_csn - 1) / (plain - 1))
     assert not missed[0] and "With two threads all are met" in told
     assert f"With one thread {['none is', 'one is', 'two are', 'three are'][len(missed[1])]} missed: {', '.join(missed[1])}." in told
+    parts = [f"{100 * min(found):.0f} to {100 * max(found):.0f} %" for found in shares.values()]
+    assert f"of the lead over channels_last_3d {parts[0]} in training and {parts[1]} in inference is the network's" in told
     spans = [f"{min(found):.2f} to {max(found):.2f}" for found in kept.values()]
     assert f"(kept: {spans[0]} in training, {spans[1]} in inference)" in told
     inferring = rows("step_cpu_2threads").query("network == 'ResNet3D' and layout == 'channels_last_3d folded'")
     assert f"in inference, both folded, it is {inferring.time_over_ir_csn.iloc[0]:.2f} times" in told
 
-    limits, steps = rows("limits_cpu_1thread"), rows("step_cpu_1thread")
+    limits = rows("limits_cpu_1thread")
     products = limits[(limits["work"] == "products")].set_index("mode")
-    folded = steps[(steps.network == "ir-CSN") & (steps.layout == "channels_last_3d folded")].ms.iloc[0]
     assert (products.gflop_per_s > 0.95 * products.best_gflop_per_s).all()
-    assert f"in inference they alone take {products.ms['infer']:.0f} of the {folded:.0f} ms." in told
+    assert f"in inference they alone take {products.ms['infer']:.0f} of {limits[limits['mode'] == 'infer'].ms.sum():.0f} ms (operator" in told
     slow = rows("depthwise_cpu_8x224").query("times_faster < 1 and direction != 'forward'")
     assert set(slow.direction) == {"grad_weight"} and slow["shape"].nunique() == 1
     assert f"is slower, {slow.times_faster.min():.1f} times" in told and (slow.torch_ncdhw_ms < slow.torch_ndhwc_ms).all()
@@ -131,6 +138,12 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
     for metric, name in (("train_top1", "training"), ("video_top1", "test accuracy")):
         found = interval(list(pairs[f"{metric}_ours"] - pairs[f"{metric}_torch"]))
         assert f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}] points of {name}" in told
+
+    points = rows("scaling_step").query("network == 'ir-CSN'")
+    base = points[points.value == points.axis.map({"depth": 26, "width": 16, "frames": 8, "crop": 64, "batch": 4, "processes": 1})].ms_per_clip
+    assert len(base) == 6 and f"all axes share reads {base.min():.1f} to {base.max():.1f} ms a clip" in told
+    files = rows("decode").query("reader == 'door'").set_index("file").clips_per_core_second
+    assert f"`{files.idxmin()}`, gives {files.min():.1f} clips a second" in told
 
     layers = rows("depthwise_cpu_8x112")
     forward, gradients = (layers[(layers.direction == "forward") == found].times_faster for found in (True, False))
@@ -160,6 +173,14 @@ def test_the_findings_told_are_those_of_the_files(scale: str) -> None:
         assert f"({fit['ip-CSN-50']:.1f} % against {fit['ResNet3D-50']:.1f} %)" in told
         (gap,) = (part for one in results.judged() for part in one.parts if part.name == "gap: ResNet3D-50 over ip-CSN-50")
         assert f"a gap {gap.difference.mean:.1f} points narrower {gap.told()[1]}" in told
+        networks = read(table_of("table2_interactions"), SMALL)
+        (claim,) = (one for one in networks.judged() if one.parts[-1].part.name == "interactions")
+        assert f"(mean rank correlation {' '.join(claim.parts[1].told())})" in told and claim.verdict == "supported"
+        (test,) = claim.claim.tests
+        assert isinstance(test, Predicts)
+        seeds = [{row: next(one for one in networks.of(row) if one["seed"] == str(seed)) for row in test.rows} for seed in range(20)]
+        flops = interval([test.correlation(lines, "gmacs") for lines in seeds])
+        assert f"closely than with their FLOPs ({flops.mean:+.2f} [{flops.low:+.2f}, {flops.high:+.2f}])" in told
     macs = {label: float(results.of(label)[0]["gmacs"]) for label in top}
     ir, ip = (f"{100 * macs[csn] / macs['ResNet3D-50']:.0f}" for csn in ("ir-CSN-50", "ip-CSN-50"))
     assert (f"at {ir} to {ip} % of the FLOPs" if scale == "small" else f"at {ir} % of its FLOPs") in told

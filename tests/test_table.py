@@ -18,6 +18,7 @@ from csn.claims import Claim, Order
 from csn.collect import COLUMNS, CURVES, Results, collect, csv_path, curves_path, read, read_lines, superseded
 from csn.complexity import complexity
 from csn.execute import folder_of
+from csn.ledger import ledger, ledger_sheet
 from csn.plan import published_in, state_of
 from csn.provenance import REPOSITORY
 from csn.recipes import SMALL, SMOKE, recipe_of
@@ -212,8 +213,17 @@ def test_the_printed_table_shows_means_intervals_failures_and_the_dagger(tmp_pat
     assert "41.0 ±13" in printed(found, tmp_path, (0, 1))
     assert "g: `groups` (=16) must divide `width` (=8)." in text
     assert "undecided" in text and "supported \n" not in text
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(map(len, text.splitlines())) <= 80 and "where shown" in text
     assert "supported \n" in printed(lines(a=[50, 51, 52], b=[40, 42, 41]), tmp_path)
+
+
+def test_figures_and_files_of_more_seeds_than_are_printed_say_so(tmp_path: Path) -> None:
+    every = read(table_of("table2_interactions"), SMALL, REPOSITORY)
+    for printed_seeds, told in (((0, 1), " (and .svg), of all planned seeds"), (None, " (and .svg)")):
+        text = io.StringIO()
+        render(every, replace(every, seeds=printed_seeds), every.table.rows, tmp_path, Console(file=text, width=80))
+        figures = [line for line in text.getvalue().splitlines() if line.startswith("figure: ")]
+        assert len(figures) == 2 and all(line.endswith(told) for line in figures)
 
 
 @pytest.mark.parametrize("scale", ["small", "photo"])
@@ -233,6 +243,17 @@ def test_what_is_too_wide_is_folded_not_cut_off() -> None:
     text = io.StringIO()
     sheet.put(sheet.Sheet("wide", ("row", "number"), [("a" * 30, "12345†")]), Console(file=text, width=30))
     assert text.getvalue().count("a") == 30 and "†" in text.getvalue()
+
+
+def test_columns_of_words_share_a_line_without_breaking_a_word() -> None:
+    words = sheet.Sheet("words", ("a", "number", "b"), [("one two three", "7", "x" * 12 + " and " + "y" * 20), ("four", "8", "z")], text=("a", "b"))
+    assert sheet.widths(words, 0) == {0: 5, 2: 20} and sheet.widths(words, 9) == {0: 9, 2: 25} and sheet.widths(words, 100) == {0: 13, 2: 37}
+    text = io.StringIO()
+    sheet.put(words, Console(file=text, width=40))
+    assert "y" * 20 in text.getvalue() and "x" * 12 in text.getvalue() and max(map(len, text.getvalue().splitlines())) <= 40
+    every, text = ledger_sheet(ledger(REPOSITORY, ("small", "photo"))), io.StringIO()
+    sheet.put(every, Console(file=text, width=80))
+    assert {word for row in every.rows for cell in row for word in cell.split()} <= set(text.getvalue().split())
 
 
 def test_no_results_is_an_empty_table_not_zeros(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def test_the_plan_tells_what_each_row_needs(tmp_path: Path) -> None:
     assert "ucf101 (there): ucf101" in done.stdout and "dfdc (missing): dfdc" in done.stdout
     assert "checkpoints/irCSN_152_ft_kinetics_from_ig65m_f126851907.pkl (missing): ir-ig65m" in done.stdout
     assert "GPU-hours for what is missing" in done.stdout and "13 missing" in done.stdout
+    costs = {cells[1].strip(): cells[2].strip() for line in done.stdout.splitlines() if len(cells := line.split("│")) > 2}
+    assert (costs["ir-ig65m"], costs["ip-ig65m"], costs["k400-scratch"]) == ("96.7157", "108.7953", "83.2947")  # a view of 256 pixels; a training clip
     small = run("experiments/table5_benchmarks.py", "--plan", "--scale", "small", "--home", tmp_path, COLUMNS="160")
     assert small.returncode == 0 and "depth 152 is too deep for scale small" in " ".join(small.stdout.split()) and "0 runs" in small.stdout
 

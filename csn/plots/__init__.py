@@ -51,15 +51,24 @@ __all__ = [
 
 def titled(figure: Figure, results: Results, what: str) -> Figure:
     """figure under its title: table, scale, what is drawn, seeds a row."""
-    seeds = Counter(line["row"] for line in results.complete)
-    least, most = (min(seeds.values()), max(seeds.values())) if seeds else (0, 0)
-    told = f"{least if least == most else f'{least} to {most}'} seed{'s' if most != 1 else ''} a row"
-    figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}. {what}, {told}", fontsize=11)
     for ax in figure.axes:
         if ax.get_ylabel().endswith("%"):
             low, high = ax.get_ylim()
-            ax.set_ylim(max(0.0, low), min(high, 100 + 0.02 * (100 - low)))  # no accuracy lies outside of 0 to 100, whatever an interval says
+            if high > 100 + 0.05 * (100 - low) and "cut" not in what:
+                what += ", cut at 100 %"  # no accuracy lies outside of 0 to 100, whatever an interval says
+            ax.set_ylim(max(0.0, low), min(high, 100 + 0.02 * (100 - low)))
+    figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}. {what}\n{seeds_told(results)}", fontsize=11)
     return figure
+
+
+def seeds_told(results: Results) -> str:
+    """How many seeds a row of the results has, and which rows have another number than most."""
+    seeds = Counter(line["row"] for line in results.complete)
+    if not seeds:
+        return "no seeds"
+    (most, _), *others = Counter(seeds.values()).most_common()
+    named = [f"{n}: {', '.join(row for row, own in seeds.items() if own == n)}" for n, _ in others]
+    return "; ".join([f"{most} seed{'s' if most != 1 else ''} a row", *named])
 
 
 def legend(figure: Figure, data: pd.DataFrame) -> None:
@@ -101,7 +110,7 @@ def tradeoffs(results: Results) -> Figure:
         if cost != "gmacs":
             ax.set_ylabel("")
     legend(figure, data)
-    return titled(figure, results, "Mean and 95 % interval, close points side by side")
+    return titled(figure, results, "Mean and 95 % interval, close points side by side, dots at their own cost")
 
 
 def group_sizes(results: Results) -> Figure:
@@ -124,7 +133,7 @@ def families(results: Results) -> Figure:
     for ax, cost in zip(axes, ("interactions_m", "gmacs"), strict=True):
         tradeoff(data, ax, cost).label_outer()
     legend(figure, data)
-    return titled(figure, results, "Mean and 95 % interval, close points side by side")
+    return titled(figure, results, "Mean and 95 % interval, close points side by side, dots at their own cost")
 
 
 def regularization(results: Results) -> Figure:

@@ -79,7 +79,7 @@ def channel_separated(data: pd.DataFrame) -> pd.DataFrame:
 def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, chained: Sequence[str] = tuple(MARKERS), log: bool = True) -> Axes:
     """Test video@1 against a cost (log or linear axis). data: its summary with family and kind; the kinds in chained are joined.
 
-    Markers of nearly one cost stand beside each other; the lines run where the costs are.
+    Markers of nearly one cost stand beside each other, each joined to a dot at its own cost; the lines run where the costs are.
     """
     data = data if data.empty else data[data[cost] > 0]
     if data.empty:
@@ -98,6 +98,10 @@ def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, chained: Sequence[str] = t
         for _, point in part.iterrows():
             marker = MARKERS[point["kind"]]
             place = ax.transData + ScaledTranslation(ASIDE * point["aside"], 0, figure.dpi_scale_trans)
+            if point["aside"]:
+                ax.annotate("", (point["x"], point["mean"]), (72 * ASIDE * point["aside"], 0), textcoords="offset points", zorder=2,
+                            arrowprops={"arrowstyle": "-", "color": colour, "lw": 1.2, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
+                ax.plot(point["x"], point["mean"], ".", color=colour, ms=5, zorder=2)
             ax.errorbar(point["x"], point["mean"], yerr=point["half"] or None, fmt="none", ecolor=colour, capsize=2.5, lw=1, transform=place)
             ax.plot(point["x"], point["mean"], marker, color=colour, ms=9 if marker in "PX" else 7, mec="white", mew=0.7, zorder=3, transform=place)
             ax.update_datalim([(point["x"], point["mean"] + side * point["half"]) for side in (-1, 1)])  # what is moved aside does not count by itself
@@ -170,7 +174,7 @@ def gap_sizes(lines: Sequence[Line], ax: Axes) -> Axes:
     if data.empty:
         return empty(ax)
     for y, (_, row) in enumerate(channel_separated(data).iterrows()):
-        ax.errorbar(row["mean"], y, xerr=row["half"] or None, fmt=MARKERS[row["kind"]], color=PALETTE[FAMILIES[row["family"]]], capsize=3, ms=7)
+        ax.errorbar(row["mean"], y, xerr=row["half"] or None, fmt="o", color=PALETTE[FAMILIES[row["family"]]], capsize=3, ms=7)
     ax.set_yticks(range(len(data)), list(data.row))
     ax.set_ylim(len(data) - 0.5, -0.5)
     ax.axvline(0, color="0.5", lw=1)
