@@ -1,6 +1,6 @@
 """Clips per second and peak memory of training and inference, beside the two public packages that have CSN.
 
-    python benchmarks/step.py --peers PEERS/bin/python           CPU, 8 x 112 x 112, batch 4
+    python benchmarks/step.py --peers PEERS/bin/python           CPU, 8 x 112 x 112, batch 4; neither package has depth 26
     python benchmarks/step.py --device cuda --frames 32 --crop 224 --depths 50 152 --batch 4 --dtype bf16
 
 PEERS is an environment of its own, since one of them pins old packages:
@@ -39,6 +39,7 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 WARM = 5  # steps before the first that counts: by the fourth a graph is made
+PEERS = (50, 101, 152)  # the depths that the packages have
 BLOCKS = {"ResNet3D": "bottleneck", "ir-CSN": "bottleneck-D", "ip-CSN": "ip"}
 
 
@@ -230,7 +231,7 @@ def main() -> None:
                 others += ["NCDHW torch-conv eager", "channels_last_3d eager"] if mode == "train" else []
                 for layout in others:
                     nets[f"ir-CSN/{depth}/{layout}"] = sys.executable
-            if args.peers:
+            if args.peers and depth in PEERS:
                 for name in ("pytorchvideo", "mmaction2"):
                     for layout in ("as it comes", "channels_last_3d", "channels_last_3d kept"):
                         nets[f"{name}/{depth}/{layout}"] = args.peers
