@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +22,7 @@ from rich.console import Console
 
 from csn import cluster
 from csn.collect import collect, csv_path, read_lines, superseded
-from csn.execute import read_record
+from csn.execute import hangup, read_record
 from csn.flags import Parser, results_home
 from csn.plan import plan, published_in, seconds_of, state_of
 from csn.provenance import REPOSITORY, device_of
@@ -39,7 +42,7 @@ def parser_of(table: Table) -> Parser:
     parser.add_argument("--scale", default=table.scale, help=f"one of {', '.join(SCALES)} (default: {table.scale})")
     parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of runs/ and results/ (default: the repository)")
     parser.add_argument("--data", type=Path, help="folder of the data sets (default: HOME/data)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--device", help="cpu or cuda (default: cpu)")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: one a core on cpu, one on cuda)")
     return parser
 
@@ -47,6 +50,8 @@ def parser_of(table: Table) -> Parser:
 def main(table: Table, arguments: Sequence[str] | None = None) -> int:
     """Do what the flags say; returns the exit code: 0, 1 when a run failed, 2 for what a person can mend."""
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    # whoever ends the command, or closes its terminal, means what Ctrl-C means
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, *hangup())}
     try:
         args = parser_of(table).parse_args(arguments)
         refuse(args, table)
@@ -82,6 +87,12 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("Interrupted; the same command goes on from there.")
         return 2
+    except BrokenPipeError:  # who read what is printed has left, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def refuse(args: argparse.Namespace, table: Table) -> None:
@@ -89,6 +100,9 @@ def refuse(args: argparse.Namespace, table: Table) -> None:
     require(args.scale in SCALES, "--scale", args.scale, f"must be one of {', '.join(SCALES)}")
     for seed in args.seeds or ():
         require(seed >= 0, "--seeds", seed, "must be at least 0")
+    for flag in ("device", "jobs"):
+        if getattr(args, flag) is not None and (args.submit or args.show or args.status or args.cancel):
+            raise UserError(f"Argument --{flag}: goes with runs on this machine (no other action, or --plan); a submission has its --profile.")
     if args.plan and (args.show or args.status or args.cancel):
         raise UserError("Argument --plan: goes alone or with --submit; --help lists the flags.")
     for flag, given, owner in (("profile", args.profile is not None, "submit"), ("dirty", args.dirty, "submit"), ("json", args.json, "status")):
@@ -96,17 +110,25 @@ def refuse(args: argparse.Namespace, table: Table) -> None:
             raise UserError(f"Argument --{flag}: goes with --{owner}; --help lists the flags.")
     if not table.trains and (args.submit or args.status or args.cancel):
         raise UserError(f"{table.title} trains nothing: it has no runs to submit, watch or cancel; run it without these flags.")
-    if args.home.exists():
-        results_home(args.home)
-    require(args.data is None or args.data.is_dir() or not args.data.exists(), "--data", args.data, "must be a folder")
+    try:
+        if args.home.exists():
+            results_home(args.home)
+        require(args.data is None or args.data.is_dir() or not args.data.exists(), "--data", args.data, "must be a folder")
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be reached ({error.strerror}); mend that or give another folder.") from None
 
 
 def jobs_of(args: argparse.Namespace) -> int:
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"`--jobs` (={args.jobs}) must be at least 1.")
-    if args.device != "cpu" and args.device.split(":")[0] != "cuda":
-        raise UserError(f"`--device` (={args.device}) must be cpu or cuda.")
-    return args.jobs or (len(os.sched_getaffinity(0)) if args.device == "cpu" else 1)
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", where(args)):
+        raise UserError(f"`--device` (={args.device}) must be cpu, cuda or cuda:N.")
+    return args.jobs or (len(os.sched_getaffinity(0)) if where(args) == "cpu" else 1)
+
+
+def where(args: argparse.Namespace) -> str:
+    """The device of the runs."""
+    return args.device or "cpu"
 
 
 def run_missing(
@@ -116,8 +138,8 @@ def run_missing(
     """Make the data and run what is missing. Returns 0, 1 or 2 (see main)."""
     published = published_in(table, recipe, home)
     jobs = jobs_of(args)
-    if args.device != "cpu":
-        device_of(args.device)
+    if where(args) != "cpu":
+        device_of(where(args))
     work = [(row, run) for row, run in runs_of(rows, recipe, seeds) if state_of(run, home, published) in ("missing", "resumable")]
     if not work:
         console.print("Nothing is missing." + (" To run published rows again, give a fresh --home." if published else ""))
@@ -137,9 +159,9 @@ def run_missing(
     costs, expected = planned_costs(), seconds_of(work, recipe, table, home)
     weights = [expected.get(run.name) or costs.get(cost_key(run.variant, run.recipe), {}).get("flops", 1) / 1e9 for _, run in work]
     jobs_list = [(row.label, run, weight) for (row, run), weight in zip(work, weights, strict=True)]
-    how = f", {jobs} at a time, one thread each" if args.device == "cpu" else ""
+    how = f", {jobs} at a time, one thread each" if where(args) == "cpu" else ""
     console.print(f"{len(work)} run{'s' if len(work) > 1 else ''} at scale {recipe.scale}{how}.")
-    troubles, interrupted = run_all(jobs_list, home, data, args.device, jobs, console)
+    troubles, interrupted = run_all(jobs_list, home, data, where(args), jobs, console)
     if interrupted:
         raise UserError("Interrupted: every run has saved its state; the same command goes on from there")
     for sentence in troubles:

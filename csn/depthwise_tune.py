@@ -1,12 +1,11 @@
 """Which depthwise kernel runs on a CUDA device: the fastest there, by measurement, remembered.
 
-The first call of a size and memory layout times the candidates: our Triton kernels in several tilings, torch's convolution
-in both memory layouts. The fastest of those that have the first one's result is taken, and the answer is kept in
-<cache>/csn/depthwise-<device and software>.json, where <cache> is $XDG_CACHE_HOME or ~/.cache. Deleting the file measures again; so
-does another torch, Triton or text of our kernels. What was measured while memory ran out stands for this process only. $CSN_DEPTHWISE fixes
-the choice instead: "triton" (its first tiling) or "torch"; so does torch.use_deterministic_algorithms(True), to "triton", whose sums have a
-fixed order. With 16 bits the choice also decides rounding, within the bounds of the tests: torch's convolutions and our matrix units take the
-weight in 16 bits, our other kernels in 32.
+The first call of a size and memory layout times the candidates: our Triton kernels in several tilings, torch's convolution in both memory layouts.
+The fastest of those that have the first one's result is taken, and the answer is kept in <cache>/csn/depthwise-<device and software>.json, where
+<cache> is $XDG_CACHE_HOME or ~/.cache. Deleting the file measures again; so does another torch, Triton or text of our kernels. What was measured
+while memory ran out, or could not be compared, stands for this process only. $CSN_DEPTHWISE fixes the choice instead: "triton" (its first tiling)
+or "torch"; so does torch.use_deterministic_algorithms(True), to "triton", whose sums have a fixed order. With 16 bits the choice also decides
+rounding, within the bounds of the tests: torch's convolutions and our matrix units take the weight in 16 bits, our other kernels in 32.
 """
 
 from __future__ import annotations
@@ -153,22 +152,25 @@ def _choose(task: str, ways: dict[str, Way], args: tuple[Any, ...]) -> tuple[str
     ran = sorted((candidate for candidate, taken in times.items() if taken < float("inf")), key=times.__getitem__)
     if not ran:
         return default, False
-    best = next(one for one in ran if one == default or default not in ran or alike(one, ways[one], ways[default], args))
-    if memory_sufficed:
+    compared = ((one, one == default or default not in ran or alike(one, ways[one], ways[default], args)) for one in ran)
+    best, sure = next((one, same) for one, same in compared if same is not False)
+    if memory_sufficed and sure:
         with suppress(UserError):  # a cache
             write_json(file, {**_read(file), name: best}, durable=False)
     return best, True
 
 
-def alike(name: str, way: Way, default: Way, args: tuple[Any, ...]) -> bool:
-    """Whether a way, called name, has the default's result, but for the rounding of 16 bits; a warning tells where not. True where neither
-    memory nor inputs, not all of them numbers, suffice to tell."""
+def alike(name: str, way: Way, default: Way, args: tuple[Any, ...]) -> bool | None:
+    """Whether a way, called name, has the default's result, but for the rounding of 16 bits; a warning tells where not. None where memory does not
+    suffice to tell, or inputs that are not all numbers."""
     try:
         found, expected = way(*args).float(), default(*args).float()
         error, largest = float((found - expected).abs().max()), float(expected.abs().max())
     except torch.OutOfMemoryError:
-        return True
-    if error <= ROUGH * largest or not isfinite(largest):
+        return None
+    if not isfinite(largest):
+        return None
+    if error <= ROUGH * largest:
         return True
     warnings.warn(f"the depthwise kernel `{name}`, the fastest here, is wrong by {error:.2g} of {largest:.2g} and is not used", stacklevel=2)
     return False

@@ -42,7 +42,7 @@ def folder_of(run: Run, home: Path) -> Path:
 
 
 def read_record(run: Run, home: Path) -> dict[str, Any] | None:
-    """The record of run, or None when there is none. Raises UserError when the file is damaged."""
+    """The record of run, or None when there is none. Raises UserError when the file is damaged or cannot be read."""
     path = folder_of(run, home) / "record.json"
     try:
         record = json.loads(path.read_text())
@@ -51,7 +51,9 @@ def read_record(run: Run, home: Path) -> dict[str, Any] | None:
         return record
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise UserError(f"The record {path} cannot be read ({error.strerror}); mend its permissions or the disk.") from None
+    except ValueError as error:
         raise UserError(f"The record {path} is damaged ({error}); delete it and run the row again.") from None
 
 
@@ -76,6 +78,19 @@ def record_loss(run: Run, home: Path, why: str, log: list[str]) -> None:
         write_json(folder_of(run, home) / "record.json", {"run": run.name, "spec": run.to_dict(), "error": why, "log": log, "retry": True})
 
 
+def first_fault(folder: Path, why: str) -> str:
+    """Why that process failed which failed first of those that share a run; the others fail in its wake, of its leaving their group."""
+    path = folder / "fault"
+    try:
+        with path.open("x") as file:
+            file.write(why)
+    except FileExistsError:
+        return path.read_text() or why
+    except OSError:  # a full disk, perhaps the reason itself
+        pass
+    return why
+
+
 def read_progress(folder: Path) -> dict[str, Any]:
     """What a run last wrote into its folder about itself; {} when there is nothing, or half of it."""
     try:
@@ -88,7 +103,7 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
     """The record of run: the one on disk, or a new one after training (resumed where it stopped) and testing.
 
     Where torch.distributed is up, its processes share the run: all call this, the first one writes, all get the record.
-    Raises Held when another process works on the run, csn.train.Stopped after SIGTERM, SIGINT or SIGUSR2 (state saved),
+    Raises Held when another process works on the run, csn.train.Stopped after SIGTERM, SIGINT, SIGUSR2 or SIGHUP (state saved),
     UserError for what a person can mend. A divergence or a crash is recorded with its reason; a crash is tried again.
     """
     import torch
@@ -103,6 +118,7 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
         if rank == 0:
             try:
                 stack.enter_context(held(folder))
+                (folder / "fault").unlink(missing_ok=True)
                 record = read_record(run, home)
             except UserError as error:
                 trouble = error
@@ -117,7 +133,7 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # what is asked of CUDA without naming a device is asked of this one
         asked: list[int] = []
-        before = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
+        before = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, *hangup())}
         started = datetime.now(UTC).isoformat(timespec="seconds")
         began = time.monotonic()
 
@@ -132,7 +148,9 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
             if rank == 0:
                 write_json(folder / "run.json", run.to_dict())
             record = {**base, **work(run, folder, data, place)}
-        except (Stopped, UserError):
+        except (Stopped, UserError) as error:
+            if size > 1 and not isinstance(error, Stopped):
+                first_fault(folder, str(error))
             if rank == 0:
                 with suppress(UserError):  # the disk may be what ended it
                     write_json(folder / "progress.json", {**read_progress(folder), "ended": True}, durable=False)
@@ -141,6 +159,7 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
             record = {**base, "error": f"{error}; it would come again (to try all the same, delete the run's record.json)"}
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = first_fault(folder, reason) if size > 1 else reason
             record = {**base, "error": reason, "traceback": traceback.format_exc(), "retry": True}
         finally:
             for number, handler in before.items():
@@ -151,6 +170,11 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
                 checkpoints.discard(folder)  # only now: a kill before this line loses nothing
             (folder / "progress.json").unlink(missing_ok=True)
         return record
+
+
+def hangup() -> tuple[signal.Signals, ...]:
+    """The signal of a terminal that is closed, unless it is ignored, as under nohup."""
+    return () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
 
 
 def world() -> tuple[int, int]:

@@ -8,6 +8,7 @@ import platform
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -38,7 +39,7 @@ class Version:
 def git(repository: Path, *arguments: str) -> str:
     """The output of git in `repository`. Raises UserError where that is no checkout with a commit."""
     try:
-        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, errors="surrogateescape", check=False)
     except OSError:
         raise UserError("git is missing here; install it.") from None
     if done.returncode:
@@ -52,14 +53,15 @@ def version(repository: Path) -> Version:
     commit = git(repository, "rev-parse", "--short=12", "HEAD").strip()
     diff = git(repository, "diff", "--binary", "HEAD", "--", *CODE)
     new = git(repository, "ls-files", "-z", "--others", "--exclude-standard", "--", *CODE).split("\0")[:-1]
-    digest = hashlib.sha256(diff.encode())
+    digest = hashlib.sha256(os.fsencode(diff))
     for name in sorted(new):
         path = repository / name
-        digest.update(name.encode() + b"\0")
+        digest.update(os.fsencode(name) + b"\0")
         if path.is_symlink():  # to nothing, perhaps: editors mark a file as open so
             digest.update(os.fsencode(path.readlink()))
         elif path.is_file():
-            digest.update(path.read_bytes())
+            with suppress(PermissionError):  # what cannot be read cannot run
+                digest.update(path.read_bytes())
     return Version(commit, digest.hexdigest()[:12] if diff or new else "")
 
 

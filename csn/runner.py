@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from csn.execute import STOPPED, folder_of, read_progress, read_record, record_loss, stands
+from csn.execute import STOPPED, folder_of, hangup, read_progress, read_record, record_loss, resumable, stands
 from csn.files import write_json
 from csn.provenance import REPOSITORY
 from csn.spec import Embedded, Run, UserError
@@ -60,9 +60,9 @@ def run_all(
     total = sum(weight for *_, weight in work) or 1.0
     done, finished, carried = 0.0, 0, 0.0
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
-    # a terminated launcher takes its runs along, saved, as Ctrl-C does
+    # a terminated launcher, or one whose terminal is closed, takes its runs along, saved, as Ctrl-C does
     # (a shell starts what it puts in the background with Ctrl-C ignored; whoever sends it means it all the same)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT, *hangup())}
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as display:
         whole = display.add_task(f"{len(work)} runs", total=total, facts=f"0/{len(work)}", left="")
         began = time.monotonic()
@@ -166,7 +166,9 @@ def outcome(one: Running, code: int, home: Path) -> str:
         record = read_record(one.run, home)
         if stands(record):  # it died after its record
             return f"{name} failed: {record['error']}" if "error" in record else ""
-        return f"{name} was killed by {what} (out of memory, perhaps); its state is saved, the same command goes on from there."
+        saved = resumable(folder_of(one.run, home))
+        remedy = "its state is saved, the same command goes on from there" if saved else "nothing was saved yet; try again, with fewer --jobs"
+        return f"{name} was killed by {what} (out of memory, perhaps); {remedy}."
     return f"{name} failed: {last_line(one.run, home).removeprefix('failed: ')}"
 
 

@@ -215,7 +215,7 @@ def show(runs: Sequence[Run], home: Path, as_json: bool = False) -> None:
     console, watch = Console(), Watch(runs, home)
     some = watch.rows()
     if as_json:
-        print(json.dumps([asdict(row) for row in some], indent=1))
+        print(json.dumps([asdict(row) for row in some], indent=1), flush=True)
     elif not console.is_terminal:
         console.print(table(some))
     else:

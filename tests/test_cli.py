@@ -102,7 +102,11 @@ def test_deleting_a_line_makes_a_cell_empty(home: Path, tmp_path: Path) -> None:
     [
         (("--only", "dense"), ("unknown row (=dense)", "bottleneck-DG4", "ip-50")),
         (("--scale", "huge"), ("`--scale` (=huge)", "smoke, small")),
-        (("--device", "tpu", "--scale", "smoke"), ("`--device` (=tpu)", "cpu or cuda")),
+        (("--device", "tpu", "--scale", "smoke"), ("`--device` (=tpu)", "cpu, cuda or cuda:N")),
+        (("--plan", "--device", "cuda:foo"), ("`--device` (=cuda:foo)", "cpu, cuda or cuda:N")),
+        (("--submit", "--plan", "--device", "cpu"), ("Argument --device: goes with runs on this machine", "--profile")),
+        (("--show", "--jobs", "0"), ("Argument --jobs: goes with runs on this machine",)),
+        (("--data", "x" * 300), ("x" * 300, "cannot be reached (File name too long)")),
         (("--jobs", "0", "--scale", "smoke"), ("`--jobs` (=0)", "at least 1")),
         (("--seeds", "0", "-1"), ("`--seeds` (=-1)", "at least 0")),
         (("--device", "cuda:7", "--scale", "smoke", "--only", "simple"), ("`--device` (=cuda:7) is not on this machine",)),
@@ -168,6 +172,34 @@ def test_control_c_saves_and_says_how_to_resume(tmp_path: Path, data: Path) -> N
     assert len(read_lines(tmp_path / "results" / "smoke" / "table3_groups.csv")) == 2
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_who_ends_the_command_while_data_is_written_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    """A signal to the command alone: the processes that draw do not get it."""
+    command = [sys.executable, SCRIPT, *SMOKE_FLAGS, "--only", "ip", "--home", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(tmp_path.glob("data/*/train/*/*.mp4")):
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and "Interrupted; the same command goes on from there." in err and "Traceback" not in err, out + err
+    while time.monotonic() < deadline + 60:
+        try:
+            os.killpg(process.pid, 0)  # what is dead stays in its group until somebody reaps it
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("processes are left")
+    assert not list(tmp_path.glob("data/*/manifest.json"))
+
+
+def test_who_stops_reading_gets_no_traceback(tmp_path: Path) -> None:
+    script = f"{sys.executable} {SCRIPT} --status --json --scale smoke --home {tmp_path} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
 def test_a_killed_run_is_named_and_resumes(tmp_path: Path, data: Path) -> None:
     command = [sys.executable, SCRIPT, *SMOKE_FLAGS, "--only", "ip", "--home", str(tmp_path), "--data", str(data)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -177,7 +209,7 @@ def test_a_killed_run_is_named_and_resumes(tmp_path: Path, data: Path) -> None:
         time.sleep(0.02)
     os.kill(json.loads(progress.read_text())["pid"], signal.SIGKILL)
     _, err = process.communicate(timeout=280)
-    assert process.returncode == 2 and "ip seed 0 was killed by SIGKILL" in err and "goes on from there" in " ".join(err.split())
+    assert process.returncode == 2 and "ip seed 0 was killed by SIGKILL" in err and "nothing was saved yet; try again" in " ".join(err.split())
     record = read_record(run_of("ip"), tmp_path)
     assert record is not None and record["error"] == "killed by SIGKILL (out of memory, perhaps)" and record["retry"]
     (line,) = read_lines(tmp_path / "results" / "smoke" / "table3_groups.csv")

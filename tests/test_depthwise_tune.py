@@ -22,7 +22,7 @@ class Candidates:
     """Ways that return their names, and a clock for them. offered: how often they were asked for; timed: by name, in order."""
 
     def __init__(self, clock: dict[str, float | Exception]) -> None:
-        self.clock, self.offered, self.timed, self.wrong = clock, 0, list[str](), set[str]()
+        self.clock, self.offered, self.timed, self.wrong, self.unknown = clock, 0, list[str](), set[str](), set[str]()
 
     def ways(self, *args: object) -> dict[str, Callable[..., str]]:
         self.offered += 1
@@ -38,7 +38,7 @@ class Candidates:
     def alike(self, name: str, way: Callable[..., str], default: Callable[..., str], args: object) -> bool:
         assert default() == next(iter(self.clock))
         assert way() == name
-        return name not in self.wrong
+        return None if name in self.unknown else name not in self.wrong
 
     def choice(self, *args: object) -> Tensor:
         return fastest("task", self.ways, args or (X, (1, 1, 1)))
@@ -78,6 +78,14 @@ def test_what_differs_from_the_default_is_not_taken(candidates: Candidates) -> N
     assert candidates.choice(X, (1, 2, 2)) == "torch NDHWC"
 
 
+def test_what_could_not_be_compared_is_not_remembered_on_disk(candidates: Candidates, tmp_path: Path) -> None:
+    candidates.unknown = {"torch NDHWC"}
+    assert candidates.choice() == candidates.choice() == "torch NDHWC" and candidates.timed == list(CLOCK) and not files(tmp_path)
+    candidates.unknown = set()
+    depthwise_tune._chosen.clear()  # another process
+    assert candidates.choice() == "torch NDHWC" and len(files(tmp_path)) == 1
+
+
 def test_results_are_alike_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = torch.randn(2, 3, 4, 5, 6)
     default = lambda: expected
@@ -85,12 +93,12 @@ def test_results_are_alike_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> 
     def full() -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    for way in (default, lambda: expected.bfloat16(), full):
-        assert depthwise_tune.alike("a", way, default, ())
-    assert depthwise_tune.alike("a", default, lambda: torch.full_like(expected, torch.inf), ())  # of these nothing can be told
+    assert depthwise_tune.alike("a", default, default, ()) and depthwise_tune.alike("a", lambda: expected.bfloat16(), default, ())
+    assert depthwise_tune.alike("a", full, default, ()) is None
+    assert depthwise_tune.alike("a", default, lambda: torch.full_like(expected, torch.inf), ()) is None
     for wrong in (lambda: expected.flip(4), lambda: 1.1 * expected, lambda: torch.full_like(expected, torch.nan)):
         with pytest.warns(UserWarning, match="the depthwise kernel `triton b`, .* is wrong by .* and is not used"):
-            assert not depthwise_tune.alike("triton b", wrong, default, ())
+            assert depthwise_tune.alike("triton b", wrong, default, ()) is False
 
 
 @pytest.mark.parametrize("text", ["{", "5", "null", "[1]", '"a"', "\xff", '{"task 1x2x3x4x5/120x60x20x5x1/torch.float32 1x1x1": ["triton a"]}'])

@@ -188,6 +188,40 @@ finally:
 """
 
 
+FAULT = """
+import json, sys
+from pathlib import Path
+import torch.distributed as dist
+import csn.execute
+from csn.exchange import process_group
+from csn.spec import Run, UserError
+fault = {"user": UserError("5 of 80 videos are damaged."), "crash": KeyError("odd")}[sys.argv[4]]
+def work(run, folder, data, place):
+    def stop():
+        raise fault
+    if place.rank == int(sys.argv[5]):
+        place.stop = stop
+    return whole(run, folder, data, place)
+whole, csn.execute.work = csn.execute.work, work
+with process_group("gloo"):
+    record = csn.execute.execute(Run.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))
+    print(record["error"])
+"""
+
+
+FAULTS = {"user": "5 of 80 videos are damaged.", "crash": "KeyError: 'odd'"}
+
+
+@pytest.mark.parametrize(("kind", "rank"), [("user", 1), ("crash", 1), ("crash", 0)])
+def test_the_record_tells_the_fault_that_came_first_whosever_it_was(kind: str, rank: int, tmp_path: Path, data: Path) -> None:
+    ended = ends(scripts(2, FAULT, json.dumps(RUN.to_dict()), str(tmp_path), str(data), kind, str(rank)))
+    record, told = read_record(RUN, tmp_path), FAULTS[kind]
+    assert record is not None and record["error"] == told and record["retry"], (record, ended)
+    assert all(told in out + err for _, out, err in ended)
+    assert together(1, tmp_path, data)[0][0] == 0 and "error" not in (read_record(RUN, tmp_path) or {"error": ""})  # tried again
+    assert not (folder_of(RUN, tmp_path) / "fault").exists()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the threads in /proc")
 @pytest.mark.parametrize("end", ["whole", "error"])
 def test_who_leaves_leaves_no_thread_of_gloo_and_keeps_nobody_waiting(end: str) -> None:

@@ -106,6 +106,16 @@ def test_a_file_open_in_an_editor_changes_the_version_and_stops_nothing(reposito
     assert [path.name for path in (folder / "csn").iterdir()] == ["a.py"]
 
 
+def test_names_and_text_of_other_encodings_change_the_version_and_stop_nothing(repository: Path, tmp_path: Path) -> None:
+    clean = snapshot.version(repository)
+    (repository / "csn" / os.fsdecode(b"caf\xe9.py")).write_text("A = 2\n")
+    new = snapshot.version(repository)
+    (repository / "csn" / "a.py").write_bytes(b"A = 1  # caf\xe9\n")
+    assert len({clean.dirty, new.dirty, snapshot.version(repository).dirty}) == 3
+    folder, _ = snapshot.snapshot(repository, tmp_path / "home", allow_dirty=True)
+    assert sorted(os.fsencode(path.name) for path in (folder / "csn").iterdir()) == [b"a.py", b"caf\xe9.py"]
+
+
 def test_a_snapshot_that_cannot_be_written_is_one_sentence(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
     with pytest.raises(UserError, match=r"Cannot copy the code to .*home/snapshots/.* \(Not a directory\); free space there, or give another folder"):

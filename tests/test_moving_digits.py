@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,18 @@ def test_fewer_digits_are_fewer_classes(tmp_path: Path) -> None:
     assert {sample.path.parent.name for sample in split.samples} == {name.replace(" ", "-") for name in split.classes}
     again = md.draw(spec, "train", 17)
     assert (again == md.draw(spec, "train", 17)).all() and (again != md.draw(SPEC, "train", 17)).any()
+
+
+def test_a_whole_set_is_used_where_nothing_can_be_written(folder: Path, tmp_path: Path) -> None:
+    there = tmp_path / folder.name
+    shutil.copytree(folder, there)
+    frames = md.decoded(SPEC, tmp_path, "test", workers=2)
+    (there / "lock").unlink()
+    (there / "lock").mkdir()  # as a folder that is read-only refuses it
+    assert md.make(SPEC, tmp_path) == there and (md.decoded(SPEC, tmp_path, "test") == frames).all()
+    (there / md.relative("train", 3)).unlink()
+    with pytest.raises(UserError, match=r"Cannot write the folder .*; give another with --data"):
+        md.make(SPEC, tmp_path)
 
 
 def test_train_and_test_share_no_handwriting() -> None:

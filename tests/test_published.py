@@ -197,20 +197,26 @@ def test_ours_carries_all_that_goes_with_a_network(tmp_path: Path) -> None:
         {"classes": ["a"]}, {"num_classes": "5"}, {"input": {**told["input"], "crop": "x"}}, {"input": {**told["input"], "frames": 0}},
         {"input": {**told["input"], "std": [0.2, 0.2, 0]}}, {"input": {**told["input"], "mean": [0.2, 0.2]}}, {"input": {**told["input"], "short": 0}},
         {"input": {**told["input"], "fps": -1}}, {"bn_eps": -1}, {"bn_eps": float("nan")}, {"source": {"format": 1, "sha256": "a"}},
+        {"variant": {**told["variant"], "width": 8.0}}, {"variant": ["ip"]},
+        {"variant": {**told["variant"], "interior_relu": []}}, {"variant": {**told["variant"], "more": 1}},
     ):  # fmt: skip
         safetensors.torch.save_file(held, tmp_path / "bare.safetensors", {"csn": json.dumps({**told, **change})})
         with pytest.raises(UserError, match="its header is damaged or of another version"):
             load(tmp_path / "bare.safetensors")
+    safetensors.torch.save_file(held, tmp_path / "bare.safetensors", {"csn": "[" * 10**5})
+    with pytest.raises(UserError, match="its header is damaged or of another version"):
+        load(tmp_path / "bare.safetensors")
 
 
 def test_odd_headers_are_refused_in_a_sentence_or_read_as_silent(tmp_path: Path) -> None:
     path = Foreign("mmaction2", "ip", 50, classes=5, width=4).save(tmp_path / "theirs")
     facts, state = read(path)
     told = json.loads(metadata(facts)["csn"])
-    told["variant"]["width"] = 10**12
-    safetensors.torch.save_file(state, tmp_path / "wide.safetensors", {"csn": json.dumps(told)})
-    with pytest.raises(UserError, match=r"wide.safetensors is refused: a network of width 1000000000000 and 5 classes cannot be built"):
-        load(tmp_path / "wide.safetensors")
+    for width in (10**12, 10**30):
+        told["variant"]["width"] = width
+        safetensors.torch.save_file(state, tmp_path / "wide.safetensors", {"csn": json.dumps(told)})
+        with pytest.raises(UserError, match=rf"wide.safetensors is refused: a network of width {width} and 5 classes cannot be built"):
+            load(tmp_path / "wide.safetensors")
     content = safetensors.torch.save(state)
     size = int.from_bytes(content[:8], "little")
     header = json.dumps({"__metadata__": None, **json.loads(content[8 : 8 + size])}).encode()

@@ -130,6 +130,10 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
     inferring = rows("step_cpu_2threads").query("network == 'ResNet3D' and layout == 'channels_last_3d folded'")
     assert f"in inference, both folded, it is {inferring.time_over_ir_csn.iloc[0]:.2f} times" in told
 
+    deep = rows("step_cpu_depths").query("depth == 152 and layout == 'as it comes'").groupby("mode").time_over_ir_csn
+    (train, infer) = (f"{deep.min()[mode]:.2f} to {deep.max()[mode]:.2f} times" for mode in ("train", "infer"))
+    assert f"at 152 training is {train} as fast as theirs as they come, and inference {infer}:" in told
+
     limits = rows("limits_cpu_1thread")
     products = limits[(limits["work"] == "products")].set_index("mode")
     assert (products.gflop_per_s > 0.95 * products.best_gflop_per_s).all()

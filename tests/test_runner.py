@@ -61,6 +61,8 @@ def test_a_run_that_dies_after_its_record_is_done(tmp_path: Path) -> None:
     (folder_of(run, tmp_path) / "record.json").write_text(json.dumps({"run": run.name, "error": "the loss is nan"}))
     assert outcome(own, -11, tmp_path) == "ip seed 0 failed: the loss is nan"
     (folder_of(run, tmp_path) / "record.json").unlink()
-    assert "ip seed 0 was killed by SIGSEGV" in outcome(own, -11, tmp_path)
+    assert "ip seed 0 was killed by SIGSEGV" in outcome(own, -11, tmp_path) and "nothing was saved yet" in outcome(own, -11, tmp_path)
+    (folder_of(run, tmp_path) / "before.ckpt").touch()
+    assert "its state is saved, the same command goes on from there" in outcome(own, -11, tmp_path)
     assert (read_record(run, tmp_path) or {})["error"] == "killed by SIGSEGV (out of memory, perhaps)"
     own.process.wait()

@@ -23,7 +23,7 @@ from csn import checkpoints
 from csn.blocks import Residual
 from csn.data.loader import Reader, TrainClips, keys, load, normalise, reader_of
 from csn.evaluate import evaluate
-from csn.execute import STOPPED, execute, folder_of, main, read_record
+from csn.execute import STOPPED, execute, folder_of, hangup, main, read_record
 from csn.files import Held, held
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
@@ -199,6 +199,16 @@ def test_a_run_on_a_numbered_gpu_makes_it_the_current_one(data: Path, tmp_path: 
         execute(RUN, tmp_path, data, "cuda:1")
 
 
+def test_a_closed_terminal_is_heard_unless_it_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert hangup() == (signal.SIGHUP,)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        assert hangup() == ()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_two_processes_on_one_run(data: Path, tmp_path: Path) -> None:
     with held(folder_of(RUN, tmp_path)), pytest.raises(Held, match=rf"is being worked on by process {os.getpid()}"):
         execute(RUN, tmp_path, data)
@@ -211,6 +221,11 @@ def test_a_damaged_record_is_one_sentence(tmp_path: Path) -> None:
         (folder / "record.json").write_text(text)
         with pytest.raises(UserError, match=r"record.json is damaged \(.*\); delete it"):
             read_record(RUN, tmp_path)
+    for name, read in (("record.json", lambda: read_record(RUN, tmp_path)), ("last.ckpt", lambda: checkpoints.load(folder))):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).mkdir()  # what cannot be read may be whole
+        with pytest.raises(UserError, match=rf"{name} cannot be read \(Is a directory\); mend"):
+            read()
 
 
 def test_what_is_wrong_with_a_command_is_what_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,8 +308,8 @@ def test_ten_kills_at_random_moments_change_nothing(data: Path, tmp_path: Path) 
         assert a[name] == b[name], name
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_signal_saves_and_says_so(data: Path, tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "number"), [(0, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGHUP)])
+def test_a_signal_saves_and_says_so(data: Path, tmp_path: Path, workers: int, number: signal.Signals) -> None:
     """A signal to the whole group, as a cluster and a terminal send it: the processes that load are not disturbed."""
     run = replace(RUN, recipe=replace(SMOKE, epochs=200))
     process = start(run, tmp_path, data, "--workers", str(workers))
@@ -302,7 +317,7 @@ def test_a_signal_saves_and_says_so(data: Path, tmp_path: Path, workers: int) ->
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (progress.exists() and json.loads(progress.read_text()).get("phase") == "train"):
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     assert process.wait(60) == STOPPED, (folder_of(run, tmp_path) / "log.txt").read_text()
     state, damaged = checkpoints.load(folder_of(run, tmp_path))
     assert state is not None and 0 < state["step"] < 400 and not damaged

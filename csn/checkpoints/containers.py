@@ -109,7 +109,7 @@ def by_safetensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = safetensors.torch.load(content)
         size = int.from_bytes(content[:8], "little")
         told = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise Refused(f"it is no whole safetensors file ({str(error)[:100]})") from None
     return tensors, told
 

@@ -16,6 +16,7 @@ from csn.spec import Run, UserError, Variant
 
 OURS = "csn"  # the name of our own format
 HEADER = "csn"  # and of its text in the header
+TYPES = {name: type(own) for name, own in asdict(Variant()).items()}  # of a variant's fields
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,11 @@ def from_metadata(text: str, sha256: str) -> Facts:
         checked(told["num_classes"], told["classes"], given)
         if not 0 < float(told["bn_eps"]) < inf or (source and not all(isinstance(text, str) for text in source)):
             raise ValueError(f"bn_eps, source are {told['bn_eps']!r}, {told['source']!r}")
+        if any(type(own) is not TYPES.get(name) for name, own in told["variant"].items()):
+            raise ValueError(f"variant is {told['variant']!r}")
         return Facts(
             variant=Variant(**told["variant"]), num_classes=int(told["num_classes"]), classes=tuple(told["classes"]),
             input=Input(**given), eps=float(told["bn_eps"]), windows=bool(told["windows"]), sha256=sha256, source=source,
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"its header is damaged or of another version ({error!r})") from None

@@ -35,7 +35,7 @@ def skeleton(variant: Variant, num_classes: int) -> ResNet3D:
     try:
         with torch.device("meta"):
             return build(variant, max(num_classes, 1))
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:  # a TypeError of numbers beyond 64 bits
         raise UserError(f"a network of width {variant.width} and {num_classes} classes cannot be built ({str(error).splitlines()[0]})") from None
 
 

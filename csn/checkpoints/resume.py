@@ -38,13 +38,15 @@ def clear(folder: Path) -> None:
 
 
 def load(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest whole checkpoint of folder, or None; and the names of those found damaged."""
+    """The newest whole checkpoint of folder, or None; and the names of those found damaged. Raises UserError where one cannot be read."""
     damaged: list[str] = []
     for name in (LAST, BEFORE):
         try:
             content = (folder / name).read_bytes()
         except FileNotFoundError:
             continue
+        except OSError as error:
+            raise UserError(f"The checkpoint {folder / name} cannot be read ({error.strerror}); mend its permissions or the disk.") from None
         digest, body = content[:32], content[32:]
         if hashlib.sha256(body).digest() == digest:
             return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True), damaged

@@ -10,9 +10,9 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -72,16 +72,19 @@ class EmbeddedSet:
         """
         digest = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:10]
         folder = root / f"{spec.kind}-{digest}"
+        wanted = [(split, i) for split in SPLITS for i in range(count(spec, split))]
+        known = read_manifest(folder)
+        if len(known) == len(wanted) and all(intact(folder, self.relative(*job), known) for job in wanted):
+            return folder  # which may be read-only
         with held(folder, wait=True, option="--data"):  # a second process waits, then finds the set complete
             known = read_manifest(folder)
-            wanted = [(split, i) for split in SPLITS for i in range(count(spec, split))]
             jobs = [job for job in wanted if not intact(folder, self.relative(*job), known)]
             if not jobs and len(known) == len(wanted):
                 return folder
             (folder / "manifest.json").unlink(missing_ok=True)
             done = len(wanted) - len(jobs)
             work, disputed = partial(self.make_one, spec, folder), dict[tuple[str, int], set[str]]()
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            with processes(workers) as pool:
                 for name, size, sha in pool.map(work, jobs, chunksize=16):
                     known[name] = (size, sha)
                     done += 1
@@ -103,7 +106,7 @@ class EmbeddedSet:
     def settle(self, spec: Embedded, folder: Path, job: tuple[str, int], seen: set[str]) -> tuple[int, str]:
         """Write a video anew, each time in a new process, until it is one of those seen; returns its size and SHA-256."""
         while True:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            with processes(1) as pool:
                 _, size, sha = pool.submit(self.make_one, spec, folder, job).result()
             if sha in seen:
                 return size, sha
@@ -117,6 +120,8 @@ class EmbeddedSet:
         """
         folder = self.make(spec, root, workers)
         path = folder / f"{split}-{fingerprint(read_manifest(folder))}.npy"
+        if path.exists():  # whole, for it was put there whole
+            return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
         with held(folder, wait=True, option="--data"):
             if not path.exists():
                 names = [self.relative(split, i) for i in range(count(spec, split))]
@@ -126,7 +131,7 @@ class EmbeddedSet:
                     array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
                     with part.open("r+b") as file:  # a full disk says so here, not by a signal when a page is written
                         os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
-                    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                    with processes(workers) as pool:
                         for i, video in enumerate(pool.map(partial(read_whole, spec, folder), names, chunksize=32)):
                             array[i] = video
                             if progress is not None:
@@ -146,6 +151,17 @@ class EmbeddedSet:
         names = [self.relative(split, i) for i in range(count(spec, split))]
         samples = tuple(Sample(folder / name, (i % len(self.classes),), name) for i, name in enumerate(names))
         return Split(samples, self.classes, fingerprint=fingerprint(read_manifest(folder)))
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes whose waiting work is dropped where the block ends by an error or an interrupt."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def count(spec: Embedded, split: str) -> int:

@@ -40,7 +40,7 @@ class Watch:
         """What each process runs first. Signals are left to the process it serves: a cluster sends them to all, and a dead loader looks
         like a crash."""
         global _own
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         _own = self.table[worker]
         _own[0] = os.getpid()
