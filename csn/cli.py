@@ -141,6 +141,8 @@ def run_missing(
     if where(args) != "cpu":
         device_of(where(args))
     work = [(row, run) for row, run in runs_of(rows, recipe, seeds) if state_of(run, home, published) in ("missing", "resumable")]
+    if all(row.unfit(recipe) for row in rows):  # what is shown says why
+        return 0
     if not work:
         console.print("Nothing is missing." + (" To run published rows again, give a fresh --home." if published else ""))
         return 0

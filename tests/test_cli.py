@@ -200,6 +200,11 @@ def test_who_stops_reading_gets_no_traceback(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
 
 
+def test_a_row_that_the_scale_cannot_hold_is_not_called_done(tmp_path: Path) -> None:
+    done = run("experiments/table2_interactions.py", "--only", "ResNet3D-101", "--scale", "small", "--home", tmp_path)
+    assert done.returncode == 0 and "Nothing is missing" not in done.stdout and "depth 101 is too deep for scale small" in " ".join(done.stdout.split())
+
+
 def test_a_killed_run_is_named_and_resumes(tmp_path: Path, data: Path) -> None:
     command = [sys.executable, SCRIPT, *SMOKE_FLAGS, "--only", "ip", "--home", str(tmp_path), "--data", str(data)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -83,6 +83,17 @@ def test_a_whole_set_is_used_where_nothing_can_be_written(folder: Path, tmp_path
         md.make(SPEC, tmp_path)
 
 
+def test_a_damaged_film_is_named_with_the_remedy(folder: Path, tmp_path: Path) -> None:
+    there = tmp_path / folder.name
+    shutil.copytree(folder, there, ignore=shutil.ignore_patterns("*.npy"))
+    film = there / md.relative("test", 7)
+    film.write_bytes(bytes(film.stat().st_size))  # its size is that of the manifest
+    with pytest.raises(UserError, match=rf"Video {film} cannot be read: .* Delete that file: the same command writes it again\."):
+        md.decoded(SPEC, tmp_path, "test", workers=2)
+    film.unlink()
+    assert len(md.decoded(SPEC, tmp_path, "test", workers=2)) == SPEC.test and not list(there.glob(".*.npy"))
+
+
 def test_train_and_test_share_no_handwriting() -> None:
     for digit in range(10):
         train, test = ({glyph.tobytes() for glyph in md.handwriting(split)[digit]} for split in md.SPLITS)

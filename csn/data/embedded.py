@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csn.data import Sample, Split
-from csn.data.video import VideoPlan, read_frames
+from csn.data.video import VideoError, VideoPlan, read_frames
 from csn.files import held, write_atomic
 from csn.spec import Embedded, UserError
 
@@ -138,9 +138,11 @@ class EmbeddedSet:
                                 progress(i + 1, len(names))
                     array.flush()
                     part.replace(path)
-                except OSError as error:
+                except (OSError, VideoError) as error:
                     with suppress(OSError):
                         part.unlink(missing_ok=True)
+                    if isinstance(error, VideoError):
+                        raise UserError(f"{error} Delete that file: the same command writes it again.") from None
                     raise UserError(f"Cannot write {path} ({error.strerror or error}); free space or give another --data folder.") from None
         frames: NDArray[np.uint8] = np.load(path, mmap_mode="r")
         return frames
