@@ -4,6 +4,7 @@
                     progress.json    where it stands, about once a second
                     last.ckpt        the state of training (before.ckpt: the one before)
                     record.json      the result, written once, last; or why it failed
+                    fault            where several processes share the run: why the first that failed did
                     scores.npz       per-video probabilities on the test videos
                     weights.safetensors   the final network
 
