@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import json
 import os
@@ -271,14 +270,6 @@ def peak_memory(device: Any) -> int:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def end_with(parent: int) -> None:
-    """Have Linux send this process SIGTERM when its parent ends, kill -9 included: else a run goes on that nobody looks after."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it ended before
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 def read_run(path: Path) -> Run:
     """The Run that path describes. Raises UserError."""
     try:
@@ -298,6 +289,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=0, help="loader processes")
     parser.add_argument("--checkpoint-every", type=float, default=60.0, help="seconds between checkpoints")
     parser.add_argument("--parent", type=int, help="a process that this one does not outlive: its end stops the run, state saved (Linux)")
+    from csn.data.workers import end_with
     from csn.train import Stopped
 
     try:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from csn.data import Sample, Split
 from csn.data.video import VideoError, VideoPlan, read_frames
+from csn.data.workers import end_with
 from csn.files import held, write_atomic
 from csn.spec import Embedded, UserError
 
@@ -157,8 +158,8 @@ class EmbeddedSet:
 
 @contextmanager
 def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes whose waiting work is dropped where the block ends by an error or an interrupt."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    """A pool of processes that end with this one, whose waiting work is dropped where the block ends by an error or an interrupt."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)) as pool:
         try:
             yield pool
         except BaseException:

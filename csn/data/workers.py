@@ -1,8 +1,12 @@
-"""Worker processes that may hang or die: each has one file in hand, with a time by which it must be done."""
+"""Worker processes that may hang or die: each has one file in hand, with a time by which it must be done. And processes that end with another."""
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
@@ -11,6 +15,14 @@ from typing import Any
 RENEWED = 500  # files after which a worker is replaced, so that what a decoder forgets to free stays small
 DIED = "reading it ended the process"
 Work = Callable[[str], Any]  # what is done with a path; its result is no text
+
+
+def end_with(parent: int) -> None:
+    """Have Linux send this process SIGTERM when its parent ends, kill -9 included: else its work goes on, which nobody looks after."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it ended before
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def serve(work: Work, pipe: Connection) -> None:
