@@ -34,15 +34,16 @@ def put(sheet: Sheet, console: Console) -> None:
     """Print a sheet."""
     grid = Grid(title=Text(sheet.title), caption=Text(sheet.caption), title_justify="left", caption_justify="left",
                 box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)  # fmt: skip
-    for name in sheet.columns:
+    for i, name in enumerate(sheet.columns):
         words = name in sheet.text
-        grid.add_column(name, justify="left" if words or name == sheet.columns[0] else "right", no_wrap=not words, overflow="fold")
+        whole = None if words else max(map(len, (name, *(row[i] for row in sheet.rows))))  # rich does not count on it, wrapped or not
+        grid.add_column(name, justify="left" if words or name == sheet.columns[0] else "right", no_wrap=not words, overflow="fold", min_width=whole)
     for row in sheet.rows:
         grid.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
     room = console.width - Measurement.get(console, console.options.update(max_width=10_000), grid).minimum
     if room < 0:  # what is too wide would be cut off
         for column in grid.columns:
-            column.no_wrap = False
+            column.no_wrap, column.min_width = False, None
     else:
         for i, width in widths(sheet, room).items():
             grid.columns[i].width = width
