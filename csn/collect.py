@@ -115,6 +115,14 @@ def read(table: Table, recipe: Recipe, home: Path = REPOSITORY) -> Results:
     return Results(table, recipe, kept, [line for line in curves if (line["row"], line["seed"]) in known], len(lines) - len(kept))
 
 
+def known_lines(table: Table, recipe: Recipe, home: Path) -> dict[str, Line]:
+    """{run name: line} of the table's CSV and, for runs that it shares and that ended well there, of the other tables' at that scale. Raises UserError."""
+    own = csv_path(table, recipe, home)
+    others = (path for path in sorted(own.parent.glob("table*.csv")) if path != own and not path.stem.endswith(("_curves", "_superseded")))
+    shared = {line["run"]: line for path in others for line in read_lines(path) if not line["error"]}
+    return {**shared, **{line["run"]: line for line in read_lines(own)}}
+
+
 def read_lines(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, str]]:
     """The lines of a results CSV, [] when there is none. Raises UserError when its header is not ours."""
     try:
@@ -183,12 +191,12 @@ def collect(table: Table, recipe: Recipe, home: Path) -> tuple[Results, list[str
 
     Lines come from the records below home; a line already in the CSV whose run has no record here is kept (results that
     came with the repository, or were brought home from a cluster) as long as the run still belongs to the table. One that does
-    not, since a row or the recipe was changed, is moved to a file beside it.
+    not, since a row or the recipe was changed, is moved to a file beside it. The line of a run that another table's CSV has is taken over.
     """
     target = csv_path(table, recipe, home), curves_path(table, recipe, home)
     old, old_curves = read_lines(target[0]), read_lines(target[1], CURVES) if table.curves else []
-    kept = {line["run"]: line for line in old}
-    seeds = sorted({int(line["seed"]) for line in old} | seeds_on_disk(home))
+    kept, known = {line["run"]: line for line in old}, known_lines(table, recipe, home)
+    seeds = sorted({int(line["seed"]) for line in known.values()} | seeds_on_disk(home))
     lines, curves, troubles = [], [], []
     for row in table.rows:
         for _, run in runs_of([row], recipe, seeds):
@@ -200,8 +208,8 @@ def collect(table: Table, recipe: Recipe, home: Path) -> tuple[Results, list[str
             if record is not None:
                 lines.append(line_of(table, row, run, record))
                 curves += curve_of(table, row, run, record)
-            elif run.name in kept and kept[run.name]["row"] == row.label:
-                lines.append(dict(kept[run.name]))
+            elif run.name in known and kept.get(run.name, {"row": row.label})["row"] == row.label:
+                lines.append({**known[run.name], "table": table.name, "row": row.label})
                 curves += [line for line in old_curves if (line["row"], line["seed"]) == (row.label, str(run.seed))]
     here = {line["run"] for line in lines}
     gone = [line for name, line in kept.items() if name not in here]

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from csn import cluster
-from csn.collect import csv_path, read_lines
+from csn.collect import known_lines
 from csn.execute import folder_of, read_record, resumable, stands
 from csn.provenance import REPOSITORY
 from csn.spec import Embedded, Recipe, Run, UserError
@@ -35,20 +35,20 @@ def state_of(run: Run, home: Path, published: set[str]) -> str:
 
 
 def published_in(table: Table, recipe: Recipe, home: Path) -> set[str]:
-    """The runs that ended well by the table's CSV below home."""
-    return {line["run"] for line in read_lines(csv_path(table, recipe, home)) if not line["error"]}
+    """The runs that ended well by the tables' CSVs below home."""
+    return {name for name, line in known_lines(table, recipe, home).items() if not line["error"]}
 
 
 def seconds_of(work: list[tuple[Row, Run]], recipe: Recipe, table: Table, home: Path) -> dict[str, float]:
-    """{run name: expected seconds on one job}, from the lines at hand: the row's own median, else by FLOPs; empty without lines."""
+    """{run name: expected seconds on one job}, from the lines at hand: the row's own median, else by FLOPs and epochs; empty without lines."""
     from statistics import median
 
-    lines = read_lines(csv_path(table, recipe, home)) or read_lines(csv_path(table, recipe, REPOSITORY))
+    lines = [line for line in (known_lines(table, recipe, home) or known_lines(table, recipe, REPOSITORY)).values() if line["seconds"]]
     took: dict[str, list[float]] = {}
     for line in lines:
-        if line["seconds"]:
+        if line["table"] == table.name:
             took.setdefault(line["row"], []).append(float(line["seconds"]))
-    rates = [float(line["seconds"]) / float(line["gmacs"]) for line in lines if line["seconds"] and line["gmacs"]]
+    rates = [float(line["seconds"]) / float(line["gmacs"]) / float(line["epochs"]) for line in lines if line["gmacs"] and float(line["epochs"] or 0)]
     costs = planned_costs()
     expected = {}
     for row, run in work:
@@ -56,7 +56,7 @@ def seconds_of(work: list[tuple[Row, Run]], recipe: Recipe, table: Table, home: 
         if row.label in took:
             expected[run.name] = median(took[row.label])
         elif rates and flops:
-            expected[run.name] = median(rates) * flops / 1e9
+            expected[run.name] = median(rates) * flops / 1e9 * run.recipe.epochs
     return expected
 
 

@@ -43,7 +43,7 @@ class Row:
     recipe: the row's own, where the rows of a table differ in it; it runs at scale paper only. published: the numbers that
     stand beside ours; pretrained: what its network was trained on before, in words; protocol: of the published number
     and of ours, in words. seeds: of a scale, where they are not those of csn.recipes. videos: training videos, as a multiple of
-    the scale's; the schedule stays, so that a row of more videos sees each less often.
+    the scale's; the schedule stays, so that a row of more videos sees each less often. epochs: those of the scale, and of its warm-up, times this.
     """
 
     label: str
@@ -56,10 +56,12 @@ class Row:
     protocol: str = ""
     seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     videos: float = 1
+    epochs: int = 1
 
     def under(self, recipe: Recipe) -> Recipe:
         """The Recipe of this row at the scale of recipe. Raises UserError where the scale's data has no such number of training videos."""
         own = self.recipe or recipe
+        own = replace(own, epochs=own.epochs * self.epochs, warmup=own.warmup * self.epochs)
         if self.videos == 1:
             return own
         if not isinstance(own.data, Embedded):

@@ -25,10 +25,10 @@ from csn.plots.axes import (
     MARKERS,
     PALETTE,
     STYLES,
+    Sized,
     accuracy_by_size,
     against_paper,
     channel_separated,
-    data_sized,
     empty,
     gap_sizes,
     gaps,
@@ -37,15 +37,17 @@ from csn.plots.axes import (
     leads_by_size,
     learning,
     published_numbers,
+    sized,
     summary,
     tradeoff,
+    training_videos,
 )
 from csn.plots.planes import filters
 
 __all__ = [
-    "accuracy_by_size", "against_paper", "curves", "data_sized", "data_sizes", "families", "filters", "gap_sizes", "gaps", "group_curves",
+    "accuracy_by_size", "against_paper", "curves", "data_sizes", "families", "filters", "gap_sizes", "gaps", "group_curves",
     "group_sizes", "leads_by_size", "learned_filters", "learning", "measured_against_paper", "picture", "published", "published_numbers",
-    "regularization", "save", "summary", "tradeoff", "tradeoffs",
+    "regularization", "save", "schedules", "summary", "tradeoff", "tradeoffs",
 ]  # fmt: skip
 
 
@@ -146,14 +148,23 @@ def regularization(results: Results) -> Figure:
 
 def data_sizes(results: Results) -> Figure:
     """Accuracy against the number of training videos, and by how much the CSNs better ResNet3D: in test accuracy, by a smaller gap."""
+    return by_sizes(results, sized(results, "training videos", training_videos))
+
+
+def schedules(results: Results) -> Figure:
+    """The same against epochs."""
+    return by_sizes(results, sized(results, "epochs", lambda recipe: recipe.epochs))
+
+
+def by_sizes(results: Results, data: Sized) -> Figure:
+    """Accuracy against a size of the recipe above, the leads of the CSNs below."""
     figure, axes = plt.subplots(2, 2, figsize=(10.5, 7.6), layout="constrained")
     apart(figure)
-    lines = data_sized(results)
     for ax, metric in zip(axes[0], ("train_top1", "video_top1"), strict=True):
-        accuracy_by_size(lines, ax, metric)
+        accuracy_by_size(data, ax, metric)
     for ax, metric in zip(axes[1], ("video_top1", "gap"), strict=True):
-        leads_by_size(lines, ax, metric).set_title("above 0: as the paper finds", fontsize=10)
-    if lines:
+        leads_by_size(data, ax, metric).set_title("above 0: as the paper finds", fontsize=10)
+    if data.lines:
         handles = [Line2D([], [], color=PALETTE[FAMILIES[name]], marker=style[0], ls=style[1:], label=name) for name, style in STYLES.items()]
         figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
     return titled(figure, results, "Mean and 95 % interval, paired seeds")
