@@ -15,7 +15,7 @@ from csn.execute import read_record
 from csn.files import replacing
 from csn.provenance import REPOSITORY
 from csn.spec import Recipe, Run, UserError
-from csn.table import Row, Table, runs_of
+from csn.table import Row, Table, every_table, runs_of
 
 if TYPE_CHECKING:
     from csn.metrics import Interval
@@ -117,10 +117,9 @@ def read(table: Table, recipe: Recipe, home: Path = REPOSITORY) -> Results:
 
 def known_lines(table: Table, recipe: Recipe, home: Path) -> dict[str, Line]:
     """{run name: line} of the table's CSV and, for runs that it shares and that ended well there, of the other tables' at that scale. Raises UserError."""
-    own = csv_path(table, recipe, home)
-    others = (path for path in sorted(own.parent.glob("table*.csv")) if path != own and not path.stem.endswith(("_curves", "_superseded")))
+    others = (csv_path(other, recipe, home) for other in every_table() if other.trains and other.name != table.name)
     shared = {line["run"]: line for path in others for line in read_lines(path) if not line["error"]}
-    return {**shared, **{line["run"]: line for line in read_lines(own)}}
+    return {**shared, **{line["run"]: line for line in read_lines(csv_path(table, recipe, home))}}
 
 
 def read_lines(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, str]]:

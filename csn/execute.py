@@ -64,7 +64,7 @@ def stands(record: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
 
 def resumable(folder: Path) -> bool:
     """Whether a run's folder holds a state of training to go on from (csn.checkpoints.resume writes it)."""
-    return any((folder / name).exists() for name in ("last.ckpt", "before.ckpt"))
+    return any((folder / name).exists() for name in ("new.ckpt", "last.ckpt", "before.ckpt"))
 
 
 def record_loss(run: Run, home: Path, why: str, log: list[str]) -> None:

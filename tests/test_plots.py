@@ -107,10 +107,10 @@ def test_the_title_tells_the_seeds_of_each_row_and_what_is_cut() -> None:
     assert plots.seeds_told(Results(TABLE, SMOKE, ())) == "no seeds"
 
 
-def drawn_at(ax: Axes) -> dict[str, list[tuple[int, float]]]:
-    """Marker -> (number of videos, height) of the points of an axis of data sizes."""
+def drawn_at(ax: Axes, axis: str = "training videos") -> dict[str, list[tuple[int, float]]]:
+    """Marker -> (size, height) of the points of an axis of sizes."""
     sizes = ax.get_xticks()
-    assert ax.get_xlabel().startswith("training videos") and [text.get_text().split()[0] for text in ax.get_xticklabels()] == [f"{n:.0f}" for n in sizes]
+    assert ax.get_xlabel().startswith(axis) and [text.get_text().split()[0] for text in ax.get_xticklabels()] == [f"{n:.0f}" for n in sizes]
     return {str(one.get_marker()): [(int(min(sizes, key=lambda n: abs(n - x))), round(float(y), 6)) for x, y in zip(*one.get_data(), strict=True)]
             for one in ax.lines if one.get_marker() in "oDP"}  # fmt: skip
 
@@ -135,6 +135,17 @@ def test_data_sizes_show_who_betters_whom_and_by_how_much() -> None:
     assert len(drawn_at(plots.data_sizes(Results(table, SMALL, fewer, seeds=(0, 1))).axes[2])["P"]) == 3
     paper = [one for one in lines if one["row"].endswith("-x1")]
     assert drawn_at(plots.data_sizes(Results(table, PAPER, paper, seeds=(0, 1))).axes[2]) == {"D": [(240436, 5.0)], "P": [(240436, -1.0)]}
+
+
+def test_schedules_are_drawn_against_epochs() -> None:
+    """ip-CSN: 4 points more in test after 30 epochs, 1 after 60, nothing in training."""
+    table, lines = table_of("table4_schedules"), []
+    for row, one in runs_of(table.rows, SMALL, (0, 1)):
+        lead = (4 if row.epochs == 1 else 1) if one.variant.block == "ip" else 0
+        lines.append(line(row.label, one.seed, 80 + one.seed + lead, train_top1="95", block=one.variant.block, depth="50"))
+    _, accuracy, test, gap = (drawn_at(ax, "epochs") for ax in plots.schedules(Results(table, SMALL, lines, seeds=(0, 1))).axes)
+    assert test == gap == {"D": [(30, 0.0), (60, 0.0)], "P": [(30, 4.0), (60, 1.0)]}
+    assert accuracy == {"o": [(30, 80.5), (60, 80.5)], "D": [(30, 80.5), (60, 80.5)], "P": [(30, 84.5), (60, 81.5)]}
 
 
 def test_recalled_numbers_are_hollow() -> None:

@@ -19,7 +19,7 @@ from csn.collect import COLUMNS, CURVES, Results, collect, csv_path, curves_path
 from csn.complexity import complexity
 from csn.execute import folder_of
 from csn.ledger import ledger, ledger_sheet, verdicts
-from csn.plan import published_in, state_of
+from csn.plan import published_in, seconds_of, state_of
 from csn.provenance import REPOSITORY
 from csn.recipes import SMALL, SMOKE, recipe_of
 from csn.show import compared, reasons, render, sheets
@@ -30,6 +30,7 @@ sys.path.insert(0, str(REPOSITORY / "experiments"))
 import table2_interactions
 import table3_groups
 import table4_regularization
+import table4_schedules
 import table4_sizes
 
 ROWS = (
@@ -298,6 +299,45 @@ def test_tables_share_their_runs() -> None:
         assert len(names) == 6 and set(names) <= set(shared)
 
 
+def test_a_line_of_one_table_is_that_of_the_others_with_the_same_run(tmp_path: Path) -> None:
+    """Without its record too, as in a fresh clone: it counts as published and is taken over; that of a failed run is not."""
+    first, other = table2_interactions.TABLE, table3_groups.TABLE
+    name = put(tmp_path, first.rows[0], 0, video_top1=12.5)
+    failed = put(tmp_path, first.rows[1], 0, error="the loss is nan")
+    collect(first, SMOKE, tmp_path)
+    for row in first.rows[:2]:
+        forget(tmp_path, row, 0)
+        folder_of(runs_of([row], SMOKE, (0,))[0][1], tmp_path).rmdir()
+    assert published_in(other, SMOKE, tmp_path) == published_in(first, SMOKE, tmp_path) == {name} != {failed}
+    [taken] = collect(other, SMOKE, tmp_path)[0].lines
+    [given, _] = read_lines(csv_path(first, SMOKE, tmp_path))
+    assert (given["table"], given["row"]) == (first.name, "ResNet3D-26") and taken == given | {"table": other.name, "row": "bottleneck"}
+    assert read_lines(csv_path(other, SMOKE, tmp_path)) == [taken] and collect(table4_regularization.TABLE, SMOKE, tmp_path)[0].lines[0]["run"] == name
+
+
+def test_long_schedules_have_twice_the_epochs_and_nothing_else() -> None:
+    runs = {row.label: run for row, run in runs_of(table4_schedules.TABLE.rows, SMALL, (0,))}
+    once = {row.label: run for row, run in runs_of(table4_regularization.TABLE.rows, SMALL, (0,))}
+    for label in ("ResNet3D-50", "ir-CSN-50", "ip-CSN-50"):
+        assert runs[label] == once[label]
+        long = replace(once[label].recipe, epochs=2 * SMALL.epochs, warmup=2 * SMALL.warmup)
+        assert runs[f"{label}-long"] == replace(once[label], recipe=long)
+    assert {len(row.seeds_at("small")) for row in table4_schedules.TABLE.rows if row.epochs == 2} == {10}
+
+
+def test_time_is_told_by_flops_and_epochs_of_runs_of_other_tables(tmp_path: Path) -> None:
+    """None of its own lines: those of Table 4 at half the epochs."""
+    rows = table4_schedules.TABLE.rows
+    for row in rows[:3]:
+        put(tmp_path, row, 0, video_top1=12.5, seconds=60, flops=2_000_000_000)
+    work = runs_of(rows, SMOKE, (0,))
+    count_costs(run for _, run in work)
+    collect(table4_regularization.TABLE, SMOKE, tmp_path)
+    told = seconds_of(work, SMOKE, table4_schedules.TABLE, tmp_path)
+    flops = {run.name: planned_costs()[cost_key(run.variant, run.recipe)]["flops"] for _, run in work}
+    assert told == {run.name: pytest.approx(60 * flops[run.name] / 2e9 * row.epochs) for row, run in work}
+
+
 def test_data_sizes_are_multiples_of_the_scale_s_training_videos_and_nothing_else() -> None:
     runs = {row.label: run for row, run in runs_of(table4_sizes.TABLE.rows, SMALL, (0,))}
     assert [runs[f"ResNet3D-50-x{size}"].recipe.data.train for size in ("0.5", "1", "2", "4")] == [320, 640, 1280, 2560]  # type: ignore[union-attr]
@@ -358,8 +398,9 @@ def test_table3_asks_for_every_group_size_and_small_holds_all() -> None:
 
 @pytest.mark.parametrize("scale", ["small", "photo"])
 def test_the_planned_runs_are_the_committed_lines(scale: str) -> None:
-    """Twenty seeds of the rows of Table 4, wherever they stand, and three of the others."""
+    """Twenty seeds of the rows of Table 4, wherever they stand, ten of the long ones of digits, and three of the others."""
     counts = (table2_interactions.TABLE, 120), (table3_groups.TABLE, 162), (table4_regularization.TABLE, 120), (table4_sizes.TABLE, 87)
+    counts += ((table4_schedules.TABLE, 90 if scale == "small" else 69),)
     for table, count in counts:
         planned = [(row.label, run.name) for row, run in runs_of(table.rows, recipe_of(scale))]
         committed = [(one["row"], one["run"]) for one in read_lines(csv_path(table, recipe_of(scale), REPOSITORY))]

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +25,7 @@ from csn import checkpoints
 from csn.blocks import Residual
 from csn.data.loader import Reader, TrainClips, keys, load, normalise, reader_of
 from csn.evaluate import evaluate
-from csn.execute import STOPPED, execute, folder_of, hangup, main, read_record
+from csn.execute import STOPPED, execute, folder_of, hangup, main, read_record, resumable
 from csn.files import Held, held
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
@@ -148,6 +150,29 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> No
         (tmp_path / ".12ab34cd.new.ckpt").write_bytes(b"half")
         checkpoints.save(tmp_path, {"step": 3}) if end == "save" else checkpoints.discard(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == (["last.ckpt"] if end == "save" else [])
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2, 3])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_whenever_a_save_is_killed_a_whole_state_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int, damaged: bool) -> None:
+    """After none, one, two or all of its renames, the last checkpoint damaged or not, and once more in the next save."""
+    checkpoints.save(tmp_path, {"step": 1})
+    checkpoints.save(tmp_path, {"step": 2})
+    if damaged:
+        (tmp_path / "last.ckpt").write_bytes(b"damaged")
+    for step, known in ((3, 1 if damaged else 2), (4, 3 if moves else 1 if damaged else 2)):
+        left = iter(range(moves))
+
+        def rename(self: Path, target: Path, left: Iterator[int] = left) -> Path:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return self.rename(target)
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(Path, "replace", rename)
+            checkpoints.save(tmp_path, {"step": step})
+        state, _ = checkpoints.load(tmp_path)
+        assert state == {"step": step if moves else known} and resumable(tmp_path)
 
 
 def test_one_record_a_run(data: Path, tmp_path: Path) -> None:

@@ -12,15 +12,18 @@ import torch
 from csn.files import write_atomic
 from csn.spec import UserError
 
-LAST, BEFORE = "last.ckpt", "before.ckpt"
+NEW, LAST, BEFORE = "new.ckpt", "last.ckpt", "before.ckpt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write state as folder/last.ckpt, after renaming the last one to before.ckpt. Raises UserError."""
+    """Write state as folder/last.ckpt, after renaming the last one to before.ckpt. Raises UserError.
+
+    Whenever it is killed, what `load` finds is this state or the one before: a whole new.ckpt stands until another takes its place.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
-    new = folder / "new.ckpt"
+    new = folder / NEW
     clear(folder)
     write_atomic(new, hashlib.sha256(content).digest() + content)
     try:
@@ -32,15 +35,15 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove what a process left that was killed while it saved: nobody else writes there, for the run is held."""
-    for half in (*folder.glob(".*.new.ckpt"), folder / "new.ckpt"):
+    """Remove what a process left that was killed while it wrote: nobody else writes there, for the run is held."""
+    for half in folder.glob(f".*.{NEW}"):
         half.unlink(missing_ok=True)
 
 
 def load(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest whole checkpoint of folder, or None; and the names of those found damaged. Raises UserError where one cannot be read."""
     damaged: list[str] = []
-    for name in (LAST, BEFORE):
+    for name in (NEW, LAST, BEFORE):
         try:
             content = (folder / name).read_bytes()
         except FileNotFoundError:
@@ -57,5 +60,5 @@ def load(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 def discard(folder: Path) -> None:
     """Remove the checkpoints of a finished run."""
     clear(folder)
-    for name in (LAST, BEFORE):
+    for name in (NEW, LAST, BEFORE):
         (folder / name).unlink(missing_ok=True)
