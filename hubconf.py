@@ -1,7 +1,7 @@
 """Entry points of torch.hub: networks with fresh weights, and any checkpoint file.
 
-    net = torch.hub.load(REPOSITORY, "ir_csn", depth=50, num_classes=101)
-    net = torch.hub.load(REPOSITORY, "load", path="ip_csn_152.pkl")
+    net = torch.hub.load(FOLDER, "ir_csn", source="local", depth=50, num_classes=101)
+    net = torch.hub.load(FOLDER, "load", source="local", path="ip_csn_152.pkl")
 """
 
 from csn.checkpoints.network import load as _load

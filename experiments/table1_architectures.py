@@ -3,8 +3,8 @@
     python experiments/table1_architectures.py                 the paper's clips and width, beside the paper's numbers
     python experiments/table1_architectures.py --scale small   the networks of another scale
 
-Sources of the paper's numbers: computed from its architecture independently of this code; the digits that its Table 2 and the authors' test log
-publish agree.
+Sources of the paper's numbers: computed from the paper's architecture independently of this code; the digits in the paper's Table 2 and in the
+authors' test log agree.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The paper's finding: accuracy follows the number of channel interactions, not the number of FLOPs.
 
-    python experiments/table2_interactions.py              run what is missing, then show; costs at the paper's size beside its own
-    python experiments/table2_interactions.py --plan       what that is; depths 101 and 152 need scale paper
+    python experiments/table2_interactions.py              run what is missing, then show; costs beside the paper's
+    python experiments/table2_interactions.py --plan       what would run; depths 101 and 152 need scale paper
 
 The networks of depths 26 and 50 are those of Table 3, and a run is trained once for both. Costs: as in
 table1_architectures. Accuracies: recalled, no readable source was found.

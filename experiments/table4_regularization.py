@@ -5,8 +5,8 @@ video@1 of the final network under one protocol, so that the gap compares like w
 
     python experiments/table4_regularization.py            run what is missing, then show
 
-Twenty seeds, for the networks differ by less than seeds do. The paper shows this finding as a figure of deep networks; depth 26 is
-shown beside it, without a claim. The runs are those of Table 3.
+Twenty seeds at scales small and photo, for the networks differ by less than seeds do. The paper shows this finding as a figure of deep
+networks; depth 26 is shown beside it, without a claim. The runs are those of Table 3.
 """
 
 from __future__ import annotations

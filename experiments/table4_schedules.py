@@ -6,7 +6,7 @@ them, a network that is ahead may only be quicker. Here the networks of depth 50
     python experiments/table4_schedules.py            run what is missing, then show
     python experiments/table4_schedules.py --scale photo
 
-The rows of the scale's own schedule are runs of Table 4, with its twenty seeds; the long ones have ten at scale small, three elsewhere.
+The rows of the scale's own schedule are runs of Table 4, with its twenty seeds; the long ones have ten at scale small, three at photo.
 """
 
 from __future__ import annotations

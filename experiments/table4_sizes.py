@@ -7,7 +7,7 @@ different ones, each seen less often.
     python experiments/table4_sizes.py            run what is missing, then show
     python experiments/table4_sizes.py --scale photo
 
-The rows x1 are runs of Table 4, with its twenty seeds; the others have three.
+The rows x1 are runs of Table 4, with its twenty seeds; the others have three (scales small and photo).
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
     parts = [f"{100 * min(found):.0f} to {100 * max(found):.0f} %" for found in shares.values()]
     assert f"of the lead over channels_last_3d {parts[0]} in training and {parts[1]} in inference is the network's" in told
     spans = [f"{min(found):.2f} to {max(found):.2f}" for found in kept.values()]
-    assert f"(kept: {spans[0]} in training, {spans[1]} in inference)" in told
+    assert f"the network's: what remains against the rows \"kept\" ({spans[0]} in training, {spans[1]} in inference)" in told
     inferring = rows("step_cpu_2threads").query("network == 'ResNet3D' and layout == 'channels_last_3d folded'")
     assert f"in inference, both folded, it is {inferring.time_over_ir_csn.iloc[0]:.2f} times" in told
 
