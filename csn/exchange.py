@@ -106,7 +106,7 @@ class Exchange:
         self.told.copy_(shared[-2:], non_blocking=True)
         if self.copied is None:
             return self.answer()
-        self.copied.record()
+        self.copied.record(torch.cuda.current_stream(self.place.device))
         return earlier
 
     def answer(self) -> tuple[bool, bool]:

@@ -23,7 +23,8 @@ class Graphed:
     Its arguments have the same shapes, types and device in every call. What it reads and writes beside them (weights, gradients, sums)
     has to stay where it is in memory: gradients are set to zero, not to None. It may not wait for the device, and nothing that leads back
     to its gradients, such as a loss that is not detached, may outlive it. Batch norm in it is fused (csn.norm): many small kernels, which
-    cost nothing to start here. A call that raises counts for nothing. Raises ValueError where the arguments are not those of the graph.
+    cost nothing to start here. A call that raises counts for nothing. Raises ValueError where the arguments are not those of the graph,
+    and within autocast that began outside of it: its copies of the weights are gone when it ends, and the graph would read them still.
     """
 
     def __init__(self, work: Callable[..., None]) -> None:
@@ -32,6 +33,8 @@ class Graphed:
         self.inputs: tuple[Tensor, ...] = ()
 
     def __call__(self, *inputs: Tensor) -> None:
+        if torch.is_autocast_enabled("cuda") and torch.is_autocast_cache_enabled():
+            raise ValueError("autocast belongs into the work of Graphed, not around its calls")
         with torch.cuda.device(inputs[0].device), fused():
             if self.calls < EAGER:
                 self.work(*inputs)
@@ -40,7 +43,8 @@ class Graphed:
             if self.graph is None:
                 self.inputs = tuple(one.clone() for one in inputs)
                 graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(inputs[0].device)
-                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):  # others load clips meanwhile
+                own_stream = torch.cuda.stream(torch.cuda.current_stream())  # back to it, which torch.cuda.graph alone does not where the work fails
+                with own_stream, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):  # others load clips meanwhile
                     self.work(*self.inputs)
                 self.graph = graph
             for own, given in zip(self.inputs, inputs, strict=True):

@@ -27,7 +27,7 @@ def in_blocks(x: Tensor) -> Tensor:
     blocks = pixels.view(b, t + 2, ho + 3, 2, wo + 3, 2, c).transpose(3, 4).reshape(b, t + 2, ho + 3, wo + 3, 4 * c)
     zeros = blocks.new_zeros(()).expand(b, t, ho + 3, wo + 3, -12 * c % LANES)
     stacked = torch.cat([blocks[:, :t], blocks[:, 1 : t + 1], blocks[:, 2:], zeros], 4)
-    return stacked.view(b * t, ho + 3, wo + 3, -1).permute(0, 3, 1, 2)
+    return stacked.view(b * t, ho + 3, wo + 3, stacked.shape[4]).permute(0, 3, 1, 2)
 
 
 def weight_in_blocks(weight: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def weight_in_blocks(weight: Tensor) -> Tensor:
 def by_blocks(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """conv1 by blocks: (B, C, T, H, W), (C_out, C, 3, 7, 7) -> (B, C_out, T, H/2, W/2), sizes rounded up, channels_last_3d."""
     y = F.conv2d(in_blocks(x), weight_in_blocks(weight), bias)
-    return y.view(*x.shape[:1], -1, *y.shape[1:]).transpose(1, 2)
+    return y.view(x.shape[0], x.shape[2], *y.shape[1:]).transpose(1, 2)
 
 
 def stem_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from csn.depthwise_tune import NDHWC, fastest
 from csn.spec import UserError
 
 CLOCK = {"triton a": 3.0, "torch NDHWC": 1.0, "torch NCDHW": 2.0}
-X = torch.zeros(1, 2, 3, 4, 5)
+X = torch.ones(1, 2, 3, 4, 5)
 
 
 class Candidates:
@@ -23,6 +23,7 @@ class Candidates:
 
     def __init__(self, clock: dict[str, float | Exception]) -> None:
         self.clock, self.offered, self.timed, self.wrong, self.unknown = clock, 0, list[str](), set[str](), set[str]()
+        self.against = next(iter(clock))
 
     def ways(self, *args: object) -> dict[str, Callable[..., str]]:
         self.offered += 1
@@ -36,8 +37,7 @@ class Candidates:
         return found
 
     def alike(self, name: str, way: Callable[..., str], default: Callable[..., str], args: object) -> bool:
-        assert default() == next(iter(self.clock))
-        assert way() == name
+        assert default() == self.against and way() == name
         return None if name in self.unknown else name not in self.wrong
 
     def choice(self, *args: object) -> Tensor:
@@ -74,8 +74,14 @@ def test_what_differs_from_the_default_is_not_taken(candidates: Candidates) -> N
     assert candidates.choice() == "torch NCDHW"
     candidates.wrong = {"torch NDHWC", "torch NCDHW"}
     assert candidates.choice(X, (2, 2, 2)) == "triton a"
-    candidates.clock["triton a"] = float("inf")  # where the default cannot run there is nothing to compare with
+    candidates.clock["triton a"], candidates.against = float("inf"), "torch NDHWC"  # where the default cannot run, with the next that can
     assert candidates.choice(X, (1, 2, 2)) == "torch NDHWC"
+    candidates.clock["torch NCDHW"], candidates.wrong = 0.5, {"torch NCDHW"}
+    assert candidates.choice(X, (2, 1, 1)) == "torch NDHWC"
+
+
+def test_of_nothing_the_default_is_taken_untimed(candidates: Candidates) -> None:
+    assert candidates.choice(X[:0], (1, 1, 1)) == "triton a" and not candidates.timed
 
 
 def test_what_could_not_be_compared_is_not_remembered_on_disk(candidates: Candidates, tmp_path: Path) -> None:
@@ -99,6 +105,22 @@ def test_results_are_alike_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> 
     for wrong in (lambda: expected.flip(4), lambda: 1.1 * expected, lambda: torch.full_like(expected, torch.nan)):
         with pytest.warns(UserWarning, match="the depthwise kernel `triton b`, .* is wrong by .* and is not used"):
             assert depthwise_tune.alike("triton b", wrong, default, ()) is False
+
+
+def test_zeros_are_compared_on_other_inputs() -> None:
+    """As in the first step from zero_gamma, where a wrong kernel's gradient is 0 too."""
+    g, x, stride = torch.zeros(1, 2, 3, 4, 5).contiguous(memory_format=NDHWC), torch.randn(1, 2, 3, 4, 5), (1, 1, 1)
+    before = torch.get_rng_state()
+    for args, right, wrong in (
+        ((g, stride), lambda g, stride: 2 * g, lambda g, stride: 2 * g.flip(4)),
+        ((g, x, stride), lambda g, x, stride: g * x, lambda g, x, stride: g * x.flip(4)),
+    ):
+        assert depthwise_tune.alike("a", right, right, args)
+        with pytest.warns(UserWarning, match="`triton b`, .* is wrong"):
+            assert depthwise_tune.alike("triton b", wrong, right, args) is False
+    assert torch.equal(before, torch.get_rng_state())
+    like = depthwise_tune.drawn(g.bfloat16())
+    assert (like.shape, like.stride(), like.dtype) == (g.shape, g.stride(), torch.bfloat16) and like.float().std() > 0.5
 
 
 @pytest.mark.parametrize("text", ["{", "5", "null", "[1]", '"a"', "\xff", '{"task 1x2x3x4x5/120x60x20x5x1/torch.float32 1x1x1": ["triton a"]}'])

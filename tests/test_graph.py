@@ -32,9 +32,19 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append("record")
         yield
 
+    @contextmanager
+    def on(stream: object) -> Iterator[None]:
+        done.append(f"on {stream}")
+        try:
+            yield
+        finally:
+            done.append(f"off {stream}")
+
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recording)
     monkeypatch.setattr(torch.cuda, "graph", record)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"stream of {device}")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "current stream")
+    monkeypatch.setattr(torch.cuda, "stream", on)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(done.append(f"on {device}")))
     return done
 
@@ -50,7 +60,7 @@ def test_the_first_calls_are_eager_then_the_work_is_recorded_once(told: list[str
     graphed = Graphed(work)
     for k in range(EAGER + 3):
         graphed(torch.full((2,), float(k)))
-    assert told == ["on cpu", "work"] * EAGER + ["on cpu", "record", "work", "replayed"] + ["on cpu", "replayed"] * 2
+    assert told == ["on cpu", "work"] * EAGER + ["on cpu", "on current stream", "record", "work", "off current stream", "replayed"] + ["on cpu", "replayed"] * 2
     assert [x[0].item() for x in seen[:EAGER]] == [0.0, 1.0, 2.0]
     assert seen[-1].tolist() == [EAGER + 2.0] * 2  # what the recorded work reads: given anew in every call
     assert not norm._fused.get()
@@ -73,7 +83,7 @@ def test_work_that_fails_counts_for_nothing(told: list[str]) -> None:
     failing = True
     with pytest.raises(RuntimeError):
         graphed(x)  # while it is recorded
-    assert "record" in told and "replayed" not in told
+    assert "record" in told and "replayed" not in told and told[-1] == "off current stream"  # whatever torch.cuda.graph leaves behind
     failing = False
     graphed(x)
     assert told.count("record") == 2 and told[-1] == "replayed"
@@ -87,6 +97,18 @@ def test_other_arguments_than_those_of_the_graph_are_refused(told: list[str]) ->
         with pytest.raises(ValueError, match=r"made for \(2, 3\) of torch.float32 on cpu, not for"):
             graphed(other)
     assert told.count("replayed") == 1
+
+
+def test_autocast_around_a_call_is_refused(told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that whose cache is off, nor that within the work."""
+    graphed = Graphed(lambda x: told.append("work"))
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+    with pytest.raises(ValueError, match="autocast belongs into the work"):
+        graphed(torch.zeros(2))
+    assert not told
+    monkeypatch.setattr(torch, "is_autocast_cache_enabled", lambda: False)
+    graphed(torch.zeros(2))
+    assert "work" in told
 
 
 def gradients(eager: bool, net: nn.Module, clips: list[Tensor], labels: list[Tensor], short: bool) -> tuple[Tensor, Tensor]:

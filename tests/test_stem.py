@@ -24,6 +24,11 @@ def test_by_blocks_equals_the_convolution(size: tuple[int, ...]) -> None:
         assert (a - b).abs().max() < 1e-11
 
 
+def test_by_blocks_of_nothing_is_nothing() -> None:
+    x, weight = torch.zeros(0, 3, 4, 24, 23), torch.randn(8, 3, 3, 7, 7)
+    assert stem.by_blocks(x, weight).shape == F.conv3d(x, weight, None, stem.STRIDE, stem.PADDING).shape == (0, 8, 4, 12, 12)
+
+
 def test_on_a_cpu_it_is_torchs_convolution() -> None:
     conv1 = csn.build(csn.Variant(width=8), 3).stem.conv1.conv
     assert isinstance(conv1, stem.StemConv3d) and list(conv1.state_dict()) == ["weight"]

@@ -98,6 +98,36 @@ def test_training_goes_on_as_with_a_damaged_video(split: Split, strike: Callable
     assert f"warning: {BAD} counts as damaged: reading it {what}, 2 times." in capfd.readouterr().err
 
 
+class Silent(DataLoader[Any]):
+    """A loader from which nothing arrives. busy: looks at which its process has a video in hand."""
+
+    def __init__(self, watch: Watch, busy: set[int]) -> None:
+        super().__init__(Sent([]))  # type: ignore[arg-type]
+        self.watch, self.busy, self.looks = watch, busy, 0
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        self.looks += 1
+        self.watch.table[0, 1:] = torch.tensor([float(self.looks in self.busy), time.monotonic()])
+        raise RuntimeError("DataLoader timed out after 5 seconds")
+
+
+@pytest.mark.parametrize(("busy", "looks"), [(set(), watched.IDLE), ({3}, 3 + watched.IDLE)], ids=["idle", "busy once"])
+def test_a_batch_that_got_lost_is_not_waited_for(busy: set[int], looks: int) -> None:
+    """As where the thread that pins memory ends, and the processes have read all they may read ahead."""
+    made: list[Silent] = []
+
+    def silent(_: int, watch: Watch) -> Silent:
+        made.append(Silent(watch, busy))
+        return made[-1]
+
+    with pytest.raises(RuntimeError, match=r"a batch got lost .*timed out.* open files may have run out"):
+        list(watched.watched(silent, 1, ["a"], {}))
+    assert [one.looks for one in made] == [looks]
+
+
 class Collecting(Reader):
     """A Reader in whose process Python tidies up."""
 

@@ -27,6 +27,7 @@ LATE = 120.0  # seconds after which a process that reads one video counts as hun
 POLL = 5.0  # seconds of waiting for a batch between two looks at the processes
 TRIES = 2  # processes that a video may take along; the first may have been killed for another reason, want of memory, say
 DYING = 2.0  # seconds that a process may need to die after what it had sent cannot be received any more
+IDLE = 12  # looks in a row at which no process has anything in hand and a batch is due: then it got lost on its way
 FRUITLESS = 3  # loaders in a row lost with no video in hand and no batch between them: then something else is wrong
 
 
@@ -57,6 +58,10 @@ class Watch:
                 process.kill()
                 found.append((int(video) - 1, f"reading it took longer than {LATE:g} seconds"))
         return found
+
+    def idle(self) -> bool:
+        """Whether no process has a video in hand."""
+        return not self.table[:, 1].any()
 
     def end(self) -> None:
         """Kill what is left of the processes: none of them listens to a polite signal."""
@@ -103,9 +108,9 @@ def watched(loader_from: Callable[[int, Watch], DataLoader[Any]], workers: int, 
 
     videos: ids, by the index that `reading` is given. given_up: {id: why}; a video that twice took its process along is added, and
     readers are to treat it as damaged. Raises the UserError that an item is; RuntimeError where processes die with no
-    video in hand, again and again.
+    video in hand, again and again, or where a batch does not arrive though they have nothing to do.
     """
-    done, fruitless, taken = 0, 0, Counter[int]()
+    done, fruitless, idle, taken = 0, 0, 0, Counter[int]()
     while True:
         watch = Watch(workers)
         try:
@@ -124,11 +129,15 @@ def watched(loader_from: Callable[[int, Watch], DataLoader[Any]], workers: int, 
                         lost = watch.lost()
                     if (not lost and not late) or (fruitless == FRUITLESS and lost and all(index is None for index, _ in lost)):
                         raise
+                    idle = idle + 1 if watch.idle() and not lost else 0
+                    if idle == IDLE:
+                        why = f"a batch got lost between the loader processes and this one ({error}); open files may have run out (ulimit -n)"
+                        raise RuntimeError(why) from error
                     continue
                 if isinstance(batch, UserError):
                     raise batch
                 yield batch
-                done, fruitless = done + 1, 0
+                done, fruitless, idle = done + 1, 0, 0
         finally:
             watch.end()
         fruitless += all(index is None for index, _ in lost)
