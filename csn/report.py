@@ -4,7 +4,7 @@
     python -m csn.report PAGE.html     write the page: every table, figure and verdict, nothing to load from elsewhere
 
 A block of the README starts at <!-- results: NAME --> or <!-- results: NAME SCALE --> and ends at <!-- end -->. NAME: a
-table's, or "claims" for the ledger of all scales, or "benchmark" followed by the name of a CSV of results/benchmarks in place of a
+table's, whose claims stand in the ledger, or "claims" for the ledger of all scales, or "benchmark" followed by the name of a CSV of results/benchmarks in place of a
 scale. A test keeps README and files equal.
 """
 
@@ -18,6 +18,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from math import isfinite
 from pathlib import Path
@@ -67,9 +68,10 @@ def as_html(sheet: Sheet) -> str:
     return f'{head}\n<p class="caption">{html.escape(sheet.caption)}</p>\n'
 
 
-def text(results: Results) -> str:
-    """The sheets of results, and why rows are empty, as Markdown."""
-    parts = [f"**{sheet.title}.** {markdown(sheet)}" for sheet in sheets(results, results.table.rows)]
+def text(results: Results, judged: bool = True) -> str:
+    """The sheets of results, and why rows are empty, as Markdown. judged: with the table's claims."""
+    shown = results if judged else replace(results, table=replace(results.table, claims=()))
+    parts = [f"**{sheet.title}.** {markdown(sheet)}" for sheet in sheets(shown, shown.table.rows)]
     told = [*reasons(results, results.table.rows), *filter(None, [results.table.note])]
     return "\n".join([parts[0], *([" ".join(told) + "\n"] if told else []), *parts[1:]])
 
@@ -110,7 +112,7 @@ def filled(readme: str, home: Path = REPOSITORY) -> str:
             return start + benchmark(home / "results" / "benchmarks" / f"{scale}.csv") + end
         table = table_of(name)
         results = read(table, recipe_of(scale or table.scale), home) if table.trains else Results(table, PAPER, ())
-        return start + text(results) + end
+        return start + text(results, judged=False) + end
 
     return BLOCK.sub(block, readme)
 

@@ -222,7 +222,8 @@ def test_a_line_taken_away_empties_its_cells_in_the_text(tmp_path: Path) -> None
     target.write_text("".join([head, *gone]))
     text = filled(BLOCKS, tmp_path)
     assert "| simple |  |  |  |  |  |  |  |  |" in text and "| simple-D | 0" in text
-    assert re.search(r"Taking channel interaction away[^|]*\|  \| simple over simple-G8 \| 0 of 3 \| undecided \|", text)
+    assert re.search(r"Taking channel interaction away[^|]*\| small \|  \| simple over simple-G8 \| 0 of 3 \| undecided \|", text)
+    assert "**Claims.**" not in text  # once is enough
 
 
 @pytest.mark.parametrize(
