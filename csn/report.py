@@ -4,8 +4,8 @@
     python -m csn.report PAGE.html     write the page: every table, figure and verdict, nothing to load from elsewhere
 
 A block of the README starts at <!-- results: NAME --> or <!-- results: NAME SCALE --> and ends at <!-- end -->. NAME: a
-table's, whose claims stand in the ledger, or "claims" for the ledger of all scales, or "benchmark" followed by the name of a CSV of results/benchmarks in place of a
-scale. A test keeps README and files equal.
+table's, whose claims stand in the ledger, or "claims" for the ledger of all scales, or "benchmark" followed by the name of a CSV
+of results/benchmarks in place of a scale. A test keeps README and files equal.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Figures from results alone: a function a figure, Results -> Figure; `save` writes it, `picture` gives its bytes.
 
-What they are made of is in csn.plots.axes: functions that draw into axes given to them.
+What they are made of is in csn.plots.axes and csn.plots.sizes: functions that draw into axes given to them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,6 @@ from csn.plots.axes import (
     FAMILIES,
     MARKERS,
     PALETTE,
-    STYLES,
-    Sized,
-    accuracy_by_size,
     against_paper,
     channel_separated,
     empty,
@@ -34,15 +31,13 @@ from csn.plots.axes import (
     gaps,
     group_curves,
     grouped,
-    leads_by_size,
     learning,
     published_numbers,
-    sized,
     summary,
     tradeoff,
-    training_videos,
 )
 from csn.plots.planes import filters
+from csn.plots.sizes import STYLES, Sized, accuracy_by_size, leads_by_size, sized, training_videos
 
 __all__ = [
     "accuracy_by_size", "against_paper", "curves", "data_sizes", "families", "filters", "gap_sizes", "gaps", "group_curves",
