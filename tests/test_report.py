@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import re
+from collections.abc import Iterable
+from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,7 @@ from csn.recipes import PAPER, SMALL, recipe_of
 from csn.report import filled, main, markdown, page
 from csn.sheet import Sheet
 from csn.spec import UserError
-from csn.table import every_table, table_of
+from csn.table import FAMILIES, every_table, table_of
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 NAMES = ("table2_interactions", "table3_groups small", "table4_regularization", "claims")
@@ -89,9 +92,9 @@ def test_what_is_told_of_a_gpu_is_that_of_the_files() -> None:
     assert f"at {100 * wide.min():.0f} to {100 * wide.max():.0f} % of the bandwidth" in told
 
 
-def apart(found: Interval) -> str:
+def apart(found: Interval, digits: int = 1) -> str:
     """"+0.3 [-0.1, +0.7]"."""
-    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+    return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
 
 
 def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
@@ -176,31 +179,80 @@ def test_the_findings_told_are_those_of_the_files(scale: str) -> None:
         ordered = sorted((label for label in top if label.endswith(str(depth))), key=lambda label: -means[label])
         assert f"t depth {depth} {', '.join(f'{label[:-3]} {means[label]:.1f}' for label in ordered)}" in told
 
-    def lead(csn: str, first: int) -> tuple[str, str]:
-        found = interval([top[csn][seed] - top["ResNet3D-50"][seed] for seed in range(first, 20)])
-        return signed(found.mean, 1), f"[{signed(found.low, 1)}, {signed(found.high, 1)}]"
+    def lead(one: str, other: str, first: int = 0) -> str:
+        return difference(top[one], top[other], range(first, 20))
 
-    mean, bounds = lead("ip-CSN-50", 0)
-    assert f"ip-CSN-50 lies {mean[1:]} points {'above ResNet3D-50' if scale == 'small' else 'below'} {bounds}" in told
-    assert " ".join(lead("ir-CSN-50", 0)) in told
+    clear = {(one, other) for one, other in permutations(top, 2) if one[-2:] == other[-2:] and "[+" in lead(one, other)}
+    later = [lead(csn, "ResNet3D-50", 5) for csn in ("ip-CSN-50", "ir-CSN-50")]
+    correlations = [f"({apart(found, 2)})" for found in correlated(scale)]
     if scale == "small":
+        assert clear == {("ip-CSN-50", "ResNet3D-50"), ("ip-CSN-50", "ir-CSN-50"), ("ResNet3D-26", "ir-CSN-26")}
+        (gap,) = (part for one in results.judged() for part in one.parts if part.name == "gap: ResNet3D-50 over ip-CSN-50")
+        narrower = f"with a gap {gap.difference.mean:.1f} points narrower {gap.told()[1]}"
+        assert f"ip-CSN above ResNet3D ({lead('ip-CSN-50', 'ResNet3D-50')}, {narrower}) and above ir-CSN ({lead('ip-CSN-50', 'ir-CSN-50')});" in told
+        assert f"at depth 26 ResNet3D above ir-CSN, barely ({lead('ResNet3D-26', 'ir-CSN-26')})" in told
+        assert f"Not: at depth 50 ir-CSN above ResNet3D ({lead('ir-CSN-50', 'ResNet3D-50')});" in told
         fit = {label: results.measured(label, "train_top1").mean for label in top}
         assert f"({fit['ip-CSN-50']:.1f} % against {fit['ResNet3D-50']:.1f} %)" in told
-        (gap,) = (part for one in results.judged() for part in one.parts if part.name == "gap: ResNet3D-50 over ip-CSN-50")
-        assert f"a gap {gap.difference.mean:.1f} points narrower {gap.told()[1]}" in told
-        networks = read(table_of("table2_interactions"), SMALL)
-        (claim,) = (one for one in networks.judged() if one.parts[-1].part.name == "interactions")
-        assert f"(mean rank correlation {' '.join(claim.parts[1].told())})" in told and claim.verdict == "supported"
-        (test,) = claim.claim.tests
-        assert isinstance(test, Predicts)
-        seeds = [{row: next(one for one in networks.of(row) if one["seed"] == str(seed)) for row in test.rows} for seed in range(20)]
-        flops = interval([test.correlation(lines, "gmacs") for lines in seeds])
-        assert f"closely than with their FLOPs ({flops.mean:+.2f} [{flops.low:+.2f}, {flops.high:+.2f}])" in told
+        assert f"channel interactions (rank correlation {correlations[0][1:]}, and more closely than with FLOPs {correlations[1]}" in told
+        assert f"+{later[0][1:]}, ir-CSN {later[1]}; on photographs" in told
+        tops = [float(one["video_top1"]) for one in results.of("ResNet3D-50")]
+        assert f"(ResNet3D-50 on digits: {min(tops):.0f} to {max(tops):.0f} %)" in told
+    else:
+        assert clear == {("ResNet3D-26", "ip-CSN-26"), ("ResNet3D-50", "ip-CSN-50"), ("ir-CSN-50", "ip-CSN-50")}
+        both = " and ".join(lead(f"ResNet3D-{depth}", f"ip-CSN-{depth}") for depth in (26, 50))
+        assert f"ResNet3D above ip-CSN at both depths ({both})" in told and f"ir-CSN above ip-CSN ({lead('ir-CSN-50', 'ip-CSN-50')})" in told
+        assert f"told apart from ResNet3D-50 ({lead('ir-CSN-50', 'ResNet3D-50')})" in told
+        assert f"goes with FLOPs {correlations[1]}, with channel interactions not clearly {correlations[0]}" in told
+        assert f"on photographs {' and '.join(later)} (" in told
     macs = {label: float(results.of(label)[0]["gmacs"]) for label in top}
     ir, ip = (f"{100 * macs[csn] / macs['ResNet3D-50']:.0f}" for csn in ("ir-CSN-50", "ip-CSN-50"))
     assert (f"at {ir} to {ip} % of the FLOPs" if scale == "small" else f"at {ir} % of its FLOPs") in told
-    apart = (" ".join(lead(csn, 5)) for csn in ("ip-CSN-50", "ir-CSN-50"))
-    assert (" for ip-CSN-50, ".join(apart) + " for ir-CSN-50" if scale == "small" else " and ".join(apart)) in told
+    again = replace(results, seeds=tuple(range(5, 20)))
+    assert [one.verdict for one in again.judged()] == [one.verdict for one in results.judged()]
+
+
+def difference(one: dict[int, float], other: dict[int, float], seeds: Iterable[int]) -> str:
+    """The mean of the paired differences with its interval, as README tells it."""
+    found = interval([one[seed] - other[seed] for seed in seeds])
+    return f"{signed(found.mean, 1)} [{signed(found.low, 1)}, {signed(found.high, 1)}]"
+
+
+def correlated(scale: str) -> list[Interval]:
+    """Rank correlation of the six networks' accuracy with interactions and with FLOPs."""
+    networks = read(table_of("table2_interactions"), recipe_of(scale))
+    (test,) = (test for claim in networks.table.claims for test in claim.tests if isinstance(test, Predicts))
+    seeds = [{row: next(one for one in networks.of(row) if one["seed"] == str(seed)) for row in test.rows} for seed in range(20)]
+    return [interval([test.correlation(lines, cost) for lines in seeds]) for cost in ("interactions_m", "gmacs")]
+
+
+def test_what_is_told_of_schedules_and_sizes_is_that_of_the_files() -> None:
+    told = " ".join(README.split())
+
+    def tops(table: str, scale: str, label: str) -> dict[int, float]:
+        return {int(one["seed"]): float(one["video_top1"]) for one in read(table_of(table), recipe_of(scale)).of(label)}
+
+    for scale in ("small", "photo"):
+        long = {family: tops("table4_schedules", scale, f"{family}-50-long") for family in FAMILIES}
+        leads = [difference(long[csn], long["ResNet3D"], long[csn]) for csn in ("ir-CSN", "ip-CSN")]
+        assert f"ir-CSN {leads[0]}, ip-CSN {leads[1]}" in told, leads
+        parts = {part.part.name: part.difference for one in read(table_of("table4_schedules"), recipe_of(scale)).judged() for part in one.parts}
+        gains = [parts[f"{family}-50-long over {family}-50"].mean for family in FAMILIES]
+        shrinking = [found for name, found in parts.items() if name.startswith("(")]
+        if scale == "small":
+            assert f"Twice the epochs (ten seeds) add {min(gains):.0f} to {max(gains):.0f} points at depth 50." in told and len(long["ip-CSN"]) == 10
+            assert all(found.low < 0 < found.high for found in shrinking) and len(shrinking) == 2
+        else:
+            assert f"which add {min(gains):.0f} to {max(gains):.0f} points at depth 50, three seeds" in told and len(long["ip-CSN"]) == 3
+
+        sizes = (80, 160, 320, 640) if scale == "photo" else (320, 640, 1280, 2560)
+        for size, multiple in zip(sizes, ("0.5", "1", "2", "4"), strict=True):
+            family = {name: tops("table4_sizes", scale, f"{name}-50-x{multiple}") for name in FAMILIES}
+            pair = [signed(float(np.mean([family[csn][seed] - family["ResNet3D"][seed] for seed in family[csn]])), 1) for csn in ("ir-CSN", "ip-CSN")]
+            assert re.search(rf"from {size} (videos )?{re.escape(pair[0])} (\(one seed of three\) )?and {re.escape(pair[1])}", told), (size, pair)
+    known = [read(table, recipe_of(scale)) for table in every_table() if table.trains for scale in ("small", "photo")]
+    count = sum(not part.counted for results in known for claim in results.table.claims if not results.beyond(claim) for part in claim.parts())
+    assert f"Some {round(count, -1)} intervals stand here" in told, count
 
 
 def test_without_results_cells_are_empty_and_claims_undecided(tmp_path: Path) -> None:
