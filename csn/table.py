@@ -61,7 +61,8 @@ class Row:
     def under(self, recipe: Recipe) -> Recipe:
         """The Recipe of this row at the scale of recipe. Raises UserError where the scale's data has no such number of training videos."""
         own = self.recipe or recipe
-        own = replace(own, epochs=own.epochs * self.epochs, warmup=own.warmup * self.epochs)
+        if self.epochs != 1:
+            own = replace(own, epochs=own.epochs * self.epochs, warmup=own.warmup * self.epochs)
         if self.videos == 1:
             return own
         if not isinstance(own.data, Embedded):
