@@ -72,6 +72,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watched, "LATE", 1.0)
     monkeypatch.setattr(watched, "POLL", 0.2)
     monkeypatch.setattr(loader, "POLL", 0.2)
+    monkeypatch.setattr(watched, "IDLE", 300)  # a minute still: processes may start slowly
 
 
 def batches(split: Split, reader: Reader, workers: int) -> list[Batch]:
