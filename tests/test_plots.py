@@ -101,6 +101,7 @@ def test_points_moved_apart_are_joined_to_their_own_cost() -> None:
 def test_the_title_tells_the_seeds_of_each_row_and_what_is_cut() -> None:
     title = plots.data_sizes(read(table_of("table4_sizes"), SMALL)).get_suptitle()
     assert title.endswith("paired seeds, cut at 100 %\n3 seeds a row; 20: ResNet3D-50-x1, ir-CSN-50-x1, ip-CSN-50-x1")
+    assert "cut" not in plots.schedules(read(table_of("table4_schedules"), PHOTO)).get_suptitle()  # all at 100
     title = plots.families(read(table_of("table2_interactions"), SMALL)).get_suptitle()
     assert "cut" not in title and title.endswith("\n20 seeds a row")
     assert plots.seeds_told(Results(TABLE, SMOKE, lines(a=[50]), seeds=(0,))) == "1 seed a row"

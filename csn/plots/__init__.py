@@ -51,9 +51,10 @@ def titled(figure: Figure, results: Results, what: str) -> Figure:
     for ax in figure.axes:
         if ax.get_ylabel().endswith("%"):
             low, high = ax.get_ylim()
-            if high > 100 + 0.05 * (100 - low) and "cut" not in what:
+            top = min(high, 100 + 0.02 * (100 - low))
+            if ax.dataLim.y1 > top and "cut" not in what:
                 what += ", cut at 100 %"  # no accuracy lies outside of 0 to 100, whatever an interval says
-            ax.set_ylim(max(0.0, low), min(high, 100 + 0.02 * (100 - low)))
+            ax.set_ylim(max(0.0, low), top)
     figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}. {what}\n{seeds_told(results)}", fontsize=11)
     return figure
 
