@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from csn.data import moving_digits as md
+from csn.data.embedded import processes
 from csn.data.loader import load, reader_of
 from csn.data.sets import drawn
 from csn.data.video import probe, read_frames
@@ -183,4 +184,10 @@ def test_a_film_that_came_out_otherwise_is_made_again_until_two_agree(folder: Pa
         (tmp_path / name).unlink(missing_ok=True)
         assert md.SET.settle(SPEC, tmp_path, job, seen) == (len(good), sha)
         assert (tmp_path / name).read_bytes() == good and sha in seen
-    assert md.SET.make_again(SPEC, job) == sha
+    assert sha in (in_a_new_process(job) for _ in range(3))  # the other answer is as rare here
+
+
+def in_a_new_process(job: tuple[str, int]) -> str:
+    """SHA-256 of a film encoded once more, for an encoder that gave its other answer gives it again in the same process."""
+    with processes(1) as pool:
+        return pool.submit(md.SET.make_again, SPEC, job).result()

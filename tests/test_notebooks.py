@@ -55,14 +55,14 @@ def test_the_committed_output_is_that_of_the_committed_results(name: str, again:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """A home with a real smoke run of two networks, collected by the three tables that have them."""
+    """A home with a real smoke run of two networks, collected by the tables that have them."""
     home = tmp_path_factory.mktemp("smoke")
     flags = ("--scale", "smoke", "--home", home, "--data", data)
     done = run("experiments/table4_regularization.py", *flags, "--only", "ResNet3D-26", "ip-CSN-26")
     assert done.returncode == 0, done.stdout + done.stderr
     sized = run("experiments/table4_sizes.py", *flags, "--only", "ir-CSN-50-x1", "ResNet3D-50-x2")
     assert sized.returncode == 0, sized.stdout + sized.stderr
-    for script in ("table2_interactions", "table3_groups"):
+    for script in ("table2_interactions", "table3_groups", "table4_schedules"):
         assert run(f"experiments/{script}.py", *flags, "--show").returncode == 0
     return home
 
