@@ -3,8 +3,8 @@
     python benchmarks/decode.py FILE_OR_FOLDER.. [--clips 20]      speed and exactness, results/benchmarks/decode.csv
     python benchmarks/decode.py FOLDER --soak 600 --processes 8    random reads for ten minutes: exactness, and memory over time
 
-A clip is --frames frames, every --stride-th, from a random start; all readers get the same clips, in turn, so that other
-work on the machine meets them alike. Speed is clips per second of CPU time, of all threads: clips per second and core.
+A clip is --frames frames, every --stride-th, from a random start; all readers get the same clips, in turn and in a random
+order, so that other work on the machine, and what the one before left in the caches, meets them alike. Speed is clips per second of CPU time, of all threads: clips per second and core.
 exact: share of clips equal bit for bit to a full decode by FFmpeg (PyAV). close: at most 2 of 255 levels from it on
 average in every frame: right frames, other colour arithmetic. The door reads with the plan of a scan, as in training.
 """
@@ -84,9 +84,9 @@ def measure(path: Path, plan: VideoPlan, clips: int, frames: int, stride: int) -
     truth = reference(path, (i for job in jobs for i in job))
     rows = []
     state: dict[str, dict[str, Any]] = {name: {"cpu": 0.0, "wall": 0.0, "exact": 0, "close": 0, "error": ""} for name in READERS}
-    for turn, job in enumerate(jobs):
+    for job in jobs:
         expected = np.stack([truth[i] for i in job])
-        for name in sorted(READERS, key=lambda n: (turn + list(READERS).index(n)) % len(READERS)):  # none always goes first
+        for name in draw.sample(list(READERS), len(READERS)):  # none always goes first, or after the same other one
             mine = state[name]
             cpu, wall = time.process_time(), time.perf_counter()
             try:
