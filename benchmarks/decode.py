@@ -4,9 +4,10 @@
     python benchmarks/decode.py FOLDER --soak 600 --processes 8    random reads for ten minutes: exactness, and memory over time
 
 A clip is --frames frames, every --stride-th, from a random start; all readers get the same clips, in turn and in a random
-order, so that other work on the machine, and what the one before left in the caches, meets them alike. Speed is clips per second of CPU time, of all threads: clips per second and core.
-exact: share of clips equal bit for bit to a full decode by FFmpeg (PyAV). close: at most 2 of 255 levels from it on
-average in every frame: right frames, other colour arithmetic. The door reads with the plan of a scan, as in training.
+order, so that other work on the machine, and what the one before left in the caches, meets them alike. Speed is clips per
+second of CPU time, of all threads: clips per second and core. exact: share of clips equal bit for bit to a full decode by
+FFmpeg (PyAV). close: at most 2 of 255 levels from it on average in every frame: right frames, other colour arithmetic. The
+door reads with the plan of a scan, as in training.
 """
 
 from __future__ import annotations
