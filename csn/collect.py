@@ -87,9 +87,12 @@ class Results:
         return [row for row in self.table.rows if row.label in named and row.unfit(self.recipe)]
 
     def unheld(self) -> list[str]:
-        """A sentence for every claim that the scale cannot hold."""
-        return [f'Not judged: "{claim.text}": {rows[0].unfit(self.recipe)}'
-                for claim in self.table.claims if (rows := self.beyond(claim))]  # fmt: skip
+        """A sentence for each reason for which the scale cannot hold claims."""
+        told: dict[str | None, list[str]] = {}
+        for claim in self.table.claims:
+            if rows := self.beyond(claim):
+                told.setdefault(rows[0].unfit(self.recipe), []).append(f'"{claim.text}"')
+        return [f"Not judged: {', '.join(claims)}: {reason}" for reason, claims in told.items()]
 
 
 def csv_path(table: Table, recipe: Recipe, home: Path) -> Path:

@@ -90,7 +90,8 @@ def sheets(results: Results, rows: Sequence[Row], narrow: bool = False) -> list[
     found = [accuracies(results, rows, narrow) if trains else architecture(rows, results.recipe)]
     if any(row.paper_cost for row in rows):
         found.append(complexity("Cost at the paper's size" if trains else results.table.title, rows))
-    return [*found, *([verdicts(results.judged(), results.unheld())] if results.table.claims else [])]
+    judged = results.judged()
+    return [*found, *([verdicts(judged, results.unheld())] if judged else [])]
 
 
 def compared(line: Line, committed: Sequence[Line]) -> str:

@@ -84,6 +84,9 @@ class Row:
             return f"depth {self.variant.depth} is too deep for scale {recipe.scale}, which holds depths up to {deepest}; scale paper holds it."
         if self.recipe is not None and recipe.scale != "paper":
             return f"its own recipe (on {self.recipe.data.kind}) belongs to scale paper."
+        if self.recipe is None and recipe.pretrained:
+            return (f"scale {recipe.scale} begins from {recipe.pretrained}, the file of one network, and is a row of table5_benchmarks.py; "
+                    "`python -m csn.finetune` begins from any other.")  # fmt: skip
         try:
             self.at(recipe)
         except UserError as error:

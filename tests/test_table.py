@@ -281,6 +281,9 @@ def test_what_a_scale_cannot_hold_is_one_sentence() -> None:
     assert deep.unfit(recipe_of("paper")) is None
     own = Row(label="own", variant=Variant(depth=50), recipe=recipe_of("paper"))
     assert "belongs to scale paper" in (own.unfit(SMALL) or "")
+    tuned = Row(label="ip", variant=Variant(block="ip", depth=50))
+    assert (tuned.unfit(recipe_of("ucf101-ft")) or "").startswith("scale ucf101-ft begins from ipCSN_152_ft_kinetics_from_sports1m")
+    assert replace(tuned, recipe=recipe_of("ucf101-ft")).unfit(recipe_of("paper")) is None
     assert runs_of([own], recipe_of("paper"), (0,))[0][1].recipe == recipe_of("paper")
 
 
@@ -387,6 +390,15 @@ def test_a_claim_beyond_a_scale_is_left_out_with_a_sentence() -> None:
                               "which holds depths up to 50; scale paper holds it."]  # fmt: skip
     paper = Results(table2_interactions.TABLE, recipe_of("paper"), ())
     assert len(paper.judged()) == 5 and not paper.unheld()
+
+
+def test_no_row_is_held_by_the_scale_of_another_network_s_fine_tuning(tmp_path: Path) -> None:
+    results = Results(table3_groups.TABLE, recipe_of("ucf101-ft"), ())
+    (sentence,) = results.unheld()
+    assert sentence.startswith('Not judged: "Taking channel interaction away from 3x3x3 ') and sentence.count(": scale ucf101-ft begins from ip") == 1
+    done = run("experiments/table3_groups.py", "--scale", "ucf101-ft", "--home", tmp_path)
+    told = " ".join(done.stdout.split())
+    assert done.returncode == 0 and "ip-50: scale ucf101-ft begins from ipCSN_152_ft_" in told and "Claims" not in told and not (tmp_path / "runs").exists()
 
 
 def test_table3_asks_for_every_group_size_and_small_holds_all() -> None:
