@@ -24,7 +24,7 @@ from csn import cluster
 from csn.collect import collect, csv_path, read_lines, superseded
 from csn.execute import hangup, read_record
 from csn.flags import Parser, results_home
-from csn.plan import plan, published_in, seconds_of, state_of
+from csn.plan import plan, published_in, seconds_of, state_of, timed_lines
 from csn.provenance import REPOSITORY, device_of
 from csn.recipes import SCALES, recipe_of
 from csn.spec import Embedded, Recipe, UserError, require
@@ -71,7 +71,7 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
                 console.print(f"{len(work) - len(runs)} {told} left out; to run them again, give a fresh --home.", soft_wrap=True)
                 if not runs:
                     return 0
-            return cluster.act(args, runs, home, data, seconds_of(work, recipe, table, home))
+            return cluster.act(args, runs, home, data, seconds_of(work, table, timed_lines(table, recipe, home)))
         if args.plan:
             plan(table, rows, seeds, recipe, home, data, jobs_of(args), console)
             return 0
@@ -158,7 +158,7 @@ def run_missing(
         make_data(own, data, console)
     from csn.runner import run_all
 
-    costs, expected = planned_costs(), seconds_of(work, recipe, table, home)
+    costs, expected = planned_costs(), seconds_of(work, table, timed_lines(table, recipe, home))
     weights = [expected.get(run.name) or costs.get(cost_key(run.variant, run.recipe), {}).get("flops", 1) / 1e9 for _, run in work]
     jobs_list = [(row.label, run, weight) for (row, run), weight in zip(work, weights, strict=True)]
     how = f", {jobs} at a time, one thread each" if where(args) == "cpu" else ""

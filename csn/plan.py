@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from csn import cluster
+from csn.claims import Line
 from csn.collect import known_lines
 from csn.execute import folder_of, read_record, resumable, stands
 from csn.provenance import REPOSITORY
@@ -39,11 +40,15 @@ def published_in(table: Table, recipe: Recipe, home: Path) -> set[str]:
     return {name for name, line in known_lines(table, recipe, home).items() if not line["error"]}
 
 
-def seconds_of(work: list[tuple[Row, Run]], recipe: Recipe, table: Table, home: Path) -> dict[str, float]:
-    """{run name: expected seconds on one job}, from the lines at hand: the row's own median, else by FLOPs and epochs; empty without lines."""
+def timed_lines(table: Table, recipe: Recipe, home: Path) -> list[Line]:
+    """The lines below home of runs at this scale that have a time, or those that the repository came with."""
+    return [line for line in (known_lines(table, recipe, home) or known_lines(table, recipe, REPOSITORY)).values() if line["seconds"]]
+
+
+def seconds_of(work: list[tuple[Row, Run]], table: Table, lines: Sequence[Line]) -> dict[str, float]:
+    """{run name: expected seconds on one job}, from timed lines: the row's own median, else by FLOPs and epochs; empty without lines."""
     from statistics import median
 
-    lines = [line for line in (known_lines(table, recipe, home) or known_lines(table, recipe, REPOSITORY)).values() if line["seconds"]]
     took: dict[str, list[float]] = {}
     for line in lines:
         if line["table"] == table.name:
@@ -66,7 +71,8 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
 
     published = published_in(table, recipe, home)
     work = runs_of(rows, recipe, seeds)
-    costs, expected = planned_costs(), seconds_of(work, recipe, table, home)
+    lines = timed_lines(table, recipe, home)
+    costs, expected = planned_costs(), seconds_of(work, table, lines)
     gpu = {} if isinstance(recipe.data, Embedded) else cluster.gpu_seconds([run for _, run in work])
     grid = Grid(title=f"{table.title}: plan at scale {recipe.scale}, width {recipe.width}", title_justify="left", caption_justify="left",
                 caption=f"GMACs of one clip of {clip_of(rows, recipe)}. each: one job, h:min:s." if work else "")  # fmt: skip
@@ -110,7 +116,8 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
     if left:
         known = [seconds for seconds in left if seconds is not None]
         unknown = f", without {len(left) - len(known)} of unknown time" if len(known) < len(left) else ""
-        time = f"about {spoken(makespan(known, jobs))}{unknown}" if known else "unknown before a first result"
+        devices = ", ".join(sorted({line["device"] for line in lines}))
+        time = f"about {spoken(makespan(known, jobs))}{unknown}, by runs on {devices}" if known else "unknown before a first result"
         console.print(f"Estimated time for what is missing, {jobs} at a time: {time}.", highlight=False)
     if gpu:
         names = [run.name for _, run in work if state_of(run, home, published) in ("missing", "resumable")]

@@ -64,7 +64,7 @@ def test_plan_and_show(home: Path) -> None:
     plan = run(SCRIPT, "--plan", "--scale", "smoke", "--seeds", "0", "1", "--home", home)
     assert plan.returncode == 0
     assert "done 0, missing 1" in plan.stdout and "40 runs: 2 done, 38 missing" in plan.stdout
-    assert "Estimated time for what is missing" in plan.stdout and "unknown" not in plan.stdout
+    assert "Estimated time for what is missing" in plan.stdout and ", by runs on " in plan.stdout and "unknown" not in plan.stdout
     show = run(SCRIPT, "--show", "--scale", "smoke", "--home", home)
     assert show.returncode == 0 and "simple-D" in show.stdout and not (home / "runs" / "x").exists()
 

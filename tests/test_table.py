@@ -19,7 +19,7 @@ from csn.collect import COLUMNS, CURVES, Results, collect, csv_path, curves_path
 from csn.complexity import complexity
 from csn.execute import folder_of
 from csn.ledger import ledger, ledger_sheet, verdicts
-from csn.plan import published_in, seconds_of, state_of
+from csn.plan import published_in, seconds_of, state_of, timed_lines
 from csn.provenance import REPOSITORY
 from csn.recipes import SMALL, SMOKE, recipe_of
 from csn.show import compared, reasons, render, sheets
@@ -336,7 +336,7 @@ def test_time_is_told_by_flops_and_epochs_of_runs_of_other_tables(tmp_path: Path
     work = runs_of(rows, SMOKE, (0,))
     count_costs(run for _, run in work)
     collect(table4_regularization.TABLE, SMOKE, tmp_path)
-    told = seconds_of(work, SMOKE, table4_schedules.TABLE, tmp_path)
+    told = seconds_of(work, table4_schedules.TABLE, timed_lines(table4_schedules.TABLE, SMOKE, tmp_path))
     flops = {run.name: planned_costs()[cost_key(run.variant, run.recipe)]["flops"] for _, run in work}
     assert told == {run.name: pytest.approx(60 * flops[run.name] / 2e9 * row.epochs) for row, run in work}
 
