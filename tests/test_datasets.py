@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from made_sets import KINETICS, TEMPLATES, TRICKY, by_video, kinetics, kinetics_root, put, sports_root
@@ -84,7 +85,7 @@ def test_kinetics_csv_forms(tmp_path: Path) -> None:
         sets.load(VideoSet(kind="kinetics400"), tmp_path, "test")
 
 
-def test_kinetics_malformed(tmp_path: Path) -> None:
+def test_kinetics_malformed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = VideoSet(kind="kinetics400")
     with pytest.raises(UserError, match=r"train annotation of Kinetics-400 not found: put train.csv"):
         sets.load(spec, tmp_path, "train")
@@ -97,6 +98,14 @@ def test_kinetics_malformed(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end\nabseiling,0wR5jVB-WPk,417,427\n")
     with pytest.raises(UserError, match=r"has 400 classes, its annotation .* names 1"):
         sets.load(spec, tmp_path, "train")
+    (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end\na,id,417,427\na,id,417,427\nb,id,417,427\n")
+    with pytest.raises(UserError, match=r"line 4: id from 417 to 427 s has label 'b', in an earlier line 'a'; remove one of the two"):
+        sets.load(spec, tmp_path, "train")
+    (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end\n")
+    monkeypatch.setattr(Path, "open", Mock(side_effect=PermissionError(13, "Permission denied")))
+    with pytest.raises(UserError, match=r"train.csv cannot be read \(Permission denied\)"):
+        sets.load(spec, tmp_path, "train")
+    monkeypatch.undo()
     with pytest.raises(UserError, match=r"`split` \(=valid\) must be one of train, val, test"):
         sets.load(spec, tmp_path, "valid")
 
@@ -117,6 +126,9 @@ def test_sports1m(tmp_path: Path) -> None:
     (root / "original/test_partition.txt").unlink()
     (root / "sports1m_test.json").write_text("\ufeff" + json.dumps([{"id": "ccc", "label487": [3, 1], "stitle": "x"}]), encoding="utf-8")
     assert by_video(sets.load(VideoSet(kind="sports1m"), root, "test")) == {"ccc": (1, 3)}
+    (root / "sports1m_test.json").write_text(json.dumps([{"id": "ccc", "label487": [3]}, {"id": "bbb", "label487": []}]))
+    with pytest.raises(UserError, match="record 2 has no label"):
+        sets.load(VideoSet(kind="sports1m"), root, "test")
 
 
 def test_sports1m_in_gzip_and_its_cross_validation(tmp_path: Path) -> None:
@@ -186,6 +198,12 @@ def test_something_v2_takes_the_template_not_the_label(tmp_path: Path, prefix: s
     put(tmp_path, "20bn-something-something-v2/78687.webm")
     split = sets.load(VideoSet(kind="something-v2"), tmp_path, "validation")
     assert by_video(split) == {"78687": (0,)} and split.missing == ("1",) and split.classes == tuple(sorted(TEMPLATES))
+    (tmp_path / f"{prefix}validation.json").write_text(json.dumps([*rows, rows[1]]))
+    assert sets.load(VideoSet(kind="something-v2"), tmp_path, "validation").repeated == ("1",)
+    (tmp_path / f"{prefix}validation.json").write_text(json.dumps([*rows, rows[1] | {"template": rows[0]["template"]}]))
+    with pytest.raises(UserError, match=r"1 is of class 'Approaching .*', in an earlier line of 'Holding something'; remove one of the two"):
+        sets.load(VideoSet(kind="something-v2"), tmp_path, "validation")
+    (tmp_path / f"{prefix}validation.json").write_text(json.dumps(rows))
     put(tmp_path, "20bn-something-something-v2/78687/000001.jpg", "frames/78687/000001.jpg", "mp4/78687.mp4")
     assert sets.load(VideoSet(kind="something-v2"), tmp_path, "validation") == split
     (tmp_path / f"{prefix}labels.json").write_text('{"a": "1"}')

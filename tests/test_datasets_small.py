@@ -26,6 +26,10 @@ def test_ucf101(tmp_path: Path) -> None:
     assert by_video(sets.load(spec, root, "test")) == {"v_Hammering_g01_c01": (UCF.index("Hammering"),)}
     second = sets.load(VideoSet(kind="ucf101", fold=2), root, "test")
     assert by_video(second) == {"v_Act001_g01_c01": (1,)} and second.samples[0].path.is_dir()
+    listed = root / "ucfTrainTestlist/trainlist01.txt"
+    listed.write_text(listed.read_text() + listed.read_text().splitlines()[0] + "\n")
+    twice = sets.load(spec, root, "train")
+    assert twice.samples == train.samples and twice.fingerprint == train.fingerprint and len(twice.repeated) == 1
     assert train.fingerprint != second.fingerprint == sets.load(VideoSet(kind="ucf101", fold=2), root, "test").fingerprint
 
 
@@ -49,6 +53,8 @@ def test_hmdb51(tmp_path: Path) -> None:
     assert train.classes == test.classes == tuple(HMDB)
     for path in sorted(root.glob("hmdb51_org/*/*")):
         put(root, str(path.relative_to(root)).replace("hmdb51_org", "hmdb51_sta"))  # the stabilised films
+    assert sets.load(VideoSet(kind="hmdb51"), root, "train") == train
+    put(root, "testTrainMulti_7030_splits/._brush_hair_test_split1.txt")  # macOS leaves these on other disks
     assert sets.load(VideoSet(kind="hmdb51"), root, "train") == train
     assert len(train.samples) == 52 and len(test.samples) == 51 and train.missing == ("brush_hair/gone.avi",)
     assert by_video(train)[f"brush_hair/{ODD[:-4]}"] == (0,) and by_video(train)["draw_sword/draw_sword_1"] == (1,)
@@ -111,6 +117,16 @@ def test_dfdc_refuses_a_video_that_lies_in_two_folders(tmp_path: Path) -> None:
         sets.load(VideoSet(kind="dfdc"), tmp_path, "val")
 
 
+def test_dfdc_keeps_a_fake_with_an_original_of_another_part(tmp_path: Path) -> None:
+    for part, content in ((0, {"a.mp4": {"label": "REAL"}}), (1, {"b.mp4": {"label": "FAKE", "original": "a.mp4"}, "c.mp4": {"is_fake": False}})):
+        folder = f"dfdc_train_part_{part}"
+        put(tmp_path, *(f"{folder}/{name}" for name in content))
+        (tmp_path / folder / "metadata.json").write_text(json.dumps(content))
+    train, val = (by_video(sets.load(VideoSet(kind="dfdc"), tmp_path, split)) for split in ("train", "val"))
+    assert train == {"dfdc_train_part_1/c.mp4": (0,)}
+    assert val == {"dfdc_train_part_0/a.mp4": (0,), "dfdc_train_part_1/b.mp4": (1,)}
+
+
 def test_dfdc_root_may_be_called_test(tmp_path: Path) -> None:
     dfdc_part(tmp_path / "test_of_mine", 60)
     assert by_video(sets.load(VideoSet(kind="dfdc"), tmp_path / "test_of_mine", "train"))
@@ -122,6 +138,7 @@ def test_dfdc_root_may_be_called_test(tmp_path: Path) -> None:
         ("labels.csv", "filename,label\na.mp4,1\nb.mp4,0\nc.mp4,Fake\n"),
         ("labels.csv", "a.mp4,fake\nb.mp4,real\nc.mp4,1.0\n"),
         ("metadata.json", '{"a.mp4": {"is_fake": 1}, "b.mp4": {"is_fake": 0}, "c.mp4": {"label": "fake"}}'),
+        ("metadata.json", '{"a.mp4": {"is_fake": true}, "b.mp4": {"is_fake": false}, "c.mp4": {"label": "fake"}}'),
     ],
 )
 def test_dfdc_test_folder(tmp_path: Path, name: str, content: str) -> None:

@@ -30,7 +30,7 @@ def test_folders(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("c\nb\nA\n")
     assert by_video(sets.load(VideoSet(kind="folder", classes=3), tmp_path, "test"))["A/3.MOV"] == (2,)
     (tmp_path / "classes.txt").write_text("c\nb\n")
-    with pytest.raises(UserError, match=r"'A' .* is not in classes"):
+    with pytest.raises(UserError, match=r"'A' .* is not in classes.txt; add it there"):
         sets.load(VideoSet(kind="folder", classes=2), tmp_path, "train")
 
 
@@ -41,6 +41,9 @@ def test_folders_by_split(tmp_path: Path) -> None:
     assert set(test.outside) == {"test/4.mp4", "6.mp4"}
     with pytest.raises(UserError, match=r"`split` \(=validation\) is neither a folder nor a list of .*, which has train; add validation/ or validation.txt"):
         sets.load(VideoSet(kind="folder", classes=2), tmp_path, "validation")
+    put(tmp_path, "test/c/7.mp4")
+    with pytest.raises(UserError, match=r"The folder 'c' of .*/test is not among the class folders of .*/train; add it there, or move it away"):
+        sets.load(VideoSet(kind="folder", classes=2), tmp_path, "test")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no class folders"):
         sets.load(VideoSet(kind="folder", classes=1), tmp_path / "empty", "train")
@@ -69,6 +72,9 @@ def test_what_editors_and_systems_leave_is_no_video(tmp_path: Path) -> None:
         ("abseiling/0w_1.mp4 0\r\nriding a bike/b 2.mp4 2\n", {"abseiling/0w_1.mp4": (0,), "riding a bike/b 2.mp4": (2,)}),
         ("abseiling/0w_1.mp4 0 2 4\nriding a bike/b 2.mp4 2\n", {"abseiling/0w_1.mp4": (0, 2, 4), "riding a bike/b 2.mp4": (2,)}),
         ("abseiling/0w_1.mp4,3\n", {"abseiling/0w_1.mp4": (3,)}),
+        ("abseiling/0w_1.mp4, 3\nriding a bike/b 2.mp4 , 2\n", {"abseiling/0w_1.mp4": (3,), "riding a bike/b 2.mp4": (2,)}),
+        ("abseiling/0w_1.mp4 0, 4\n", {"abseiling/0w_1.mp4": (0, 4)}),
+        ("some/dir, 127, 5\nother dir 3/7, 90, 1\n", {"some/dir": (5,), "other dir 3/7": (1,)}),
         ("some/dir 127 5\nother dir 3/7 90 1\n", {"some/dir": (5,), "other dir 3/7": (1,)}),
         ("some/dir 1 127 5\nother dir 3/7 1 90 1\n", {"some/dir": (5,), "other dir 3/7": (1,)}),
         ("film.mp4 127 5\ngone.mp4 30 1\n", {"film.mp4": (5,)}),  # a folder of pictures called like its film
@@ -169,6 +175,23 @@ def test_scan_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (root / "csn_index.damaged.txt").read_text().startswith("UCF-101/HandstandPushups/v_HandStandPushups_g08_c01.avi\t")
     files = sets.load(VideoSet(kind="ucf101"), root, "test", list(index.entries))
     assert [index.plan(sample.path).frames for sample in files.samples] == [4]
+    write(root / "UCF-101/Act001/v_Act001_g01_c01.avi", 4, codec="mpeg4")
+    assert main(["scan", "--dataset", "ucf101", "--root", str(root), "--workers", "1", "--fold", "2"]) == 0
+    assert "test: 1 videos of 101 classes, 0 missing" in capsys.readouterr().out  # Act001, which only the second fold tests
+
+
+def test_a_scan_tells_the_same_however_its_root_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "[b] set"
+    write(root / "a/1.mp4", 4)
+    (root / "a/2.mp4").write_text("<html>")
+    (root / "train.txt").write_text(f"{root}/a/1.mp4 0\n{root}/a/2.mp4 1\n")
+    (root / "test.txt").write_text("a/1.mp4 0\na/2.mp4 1\n")
+    for where, name in ((tmp_path, "[b] set"), (root, "."), (root, str(root)), (root, "../[b] set")):
+        monkeypatch.chdir(where)
+        assert main(["scan", "--dataset", "folder", "--root", name, "--workers", "1"]) == 0
+        out = capsys.readouterr().out
+        assert [f"{split}: 2 videos of 2 classes, 0 missing, 1 damaged" in out for split in ("train", "test")] == [True, True], out
+        assert f"{root}/csn_index.damaged.txt" in out
 
 
 def test_scan_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,5 +199,13 @@ def test_scan_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "is not a folder" in capsys.readouterr().err
     assert main(["scan", "--dataset", "hmdb51", "--root", str(tmp_path), "--quick", "--index", str(tmp_path / "i.jsonl")]) == 2
     assert "The lists of HMDB51 not found" in capsys.readouterr().out
+    assert main(["scan", "--dataset", "ucf101", "--root", str(tmp_path), "--seconds", "0"]) == 2
+    assert "`seconds` (=0.0) must be above 0." in capsys.readouterr().err
+    assert main(["scan", "--dataset", "ucf101", "--root", str(tmp_path), "--fold", "4"]) == 2
+    assert "`--fold` (=4) must be 1, 2 or 3." in capsys.readouterr().err
+    (tmp_path / "train.txt").write_text("gone.mp4 0\n")
+    assert main(["scan", "--dataset", "folder", "--root", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert "train: 0 videos of 1 classes, 1 missing" in out and "is one of folder to train or test on; check --root and --dataset." in err
     assert main(["scan", "--root", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "error: The following arguments are required: --dataset; --help lists the flags.\n"

@@ -235,6 +235,58 @@ def test_what_a_person_can_get_wrong(root: Path) -> None:
         listing(root / "absent")
 
 
+def test_a_file_that_is_no_index_is_left_as_it_is(root: Path) -> None:
+    for content in (b"a.mp4 0\nb.mp4 1", b"\x00\x00\x00\x18ftypmp42\n\x01", b"[]"):
+        (root / "other").write_bytes(content)
+        with pytest.raises(UserError, match=r"`--index` \(=.*other\) is no index of a scan; give another file"):
+            scan(root, listing(root), root / "other")
+        assert (root / "other").read_bytes() == content
+    (root / "other").write_bytes(b'{"pa')  # of a scan that was killed in its first line
+    assert len(scan(root, listing(root), root / "other").entries) == 4
+
+
+def test_the_frames_that_a_list_gives_a_video_are_counted(tmp_path: Path) -> None:
+    for name in ("whole", "short", "none", "gone"):
+        write_folder(tmp_path / name, frames=6)
+    (tmp_path / "train.txt").write_text("whole 6 0\nshort 127 1\nnone 0 1\ngone 6 1\n")
+    (tmp_path / "test.txt").write_text("whole 1 5 0\nshort 4 3 1\ngone 6 3 1\n")
+    index = scan(tmp_path, listing(tmp_path))
+    splits = [index.marked(sets.load(VideoSet(kind="folder", classes=2), tmp_path, name, list(index.entries))) for name in ("train", "test")]
+    assert (splits[0].missing, splits[0].cut, splits[0].unreadable) == (("none",), ("short",), ())
+    assert (splits[1].missing, splits[1].cut, splits[1].unreadable) == ((), ("short",), ("gone",))
+    before = splits[0].fingerprint
+    (tmp_path / "train.txt").write_text("whole 5 0\nshort 127 1\nnone 0 1\ngone 6 1\n")
+    assert sets.load(VideoSet(kind="folder", classes=2), tmp_path, "train").fingerprint != before
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a/1.mp4", frames=1)
+    write(tmp_path / "b/2.mp4", frames=1)
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"The folder .*/b cannot be read \(Permission denied\)"):
+        listing(tmp_path)
+
+
+def test_ctrl_c_is_for_the_process_that_has_the_workers(root: Path) -> None:
+    """A terminal sends it to all of them: a worker prints no traceback of its own, not even while it starts."""
+    worker = Worker(probe)
+    try:
+        os.kill(worker.process.pid or 0, signal.SIGINT)
+        worker.give(str(root / "a/safe.mp4"), 60)
+        os.kill(worker.process.pid or 0, signal.SIGINT)
+        assert worker.pipe.poll(60) and isinstance(worker.take(), VideoPlan)
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # here it is taken as before
+    finally:
+        worker.end()
+
+
 def test_an_index_of_240000_videos_loads(tmp_path: Path) -> None:
     line = {
         "size": 1, "mtime_ns": 2, "digest": "0" * 64, "error": "",

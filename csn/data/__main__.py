@@ -16,7 +16,7 @@ from csn.data.media import listing
 from csn.data.scan import index_file, scan
 from csn.data.video import probe
 from csn.flags import Parser
-from csn.spec import UserError, VideoKind
+from csn.spec import UserError, VideoKind, require
 
 
 def parser() -> Parser:
@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(soft_wrap=True)
     try:
         args = parser().parse_args(arguments)
+        require(args.fold in (1, 2, 3), "--fold", args.fold, "must be 1, 2 or 3")
+        args.root = Path(os.path.normpath(args.root.absolute()))  # lists may hold whole paths; a link stays one, as the index may lie beside it
         paths = listing(args.root)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:
@@ -55,7 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         damage.write_text("".join(f"{path}\t{reason}\n" for path, reason in index.damaged.items()), encoding="utf-8", errors="surrogateescape")
         fast = sum(entry.plan is not None and entry.plan.reader == "decord" for entry in index.entries.values())
         lost = sum(bool(entry.error) for entry in index.entries.values())
-        console.print(f"{len(index.entries)} videos, {lost} damaged, {len(index.damaged) - lost} cut short (listed in {damage}), {fast} read by decord")
+        told = f"{len(index.entries)} videos, {lost} damaged, {len(index.damaged) - lost} cut short (listed in {damage}), {fast} read by decord"
+        console.print(told, markup=False)
         readable = 0
         for split in sets.SPLITS[args.dataset]:
             try:
@@ -63,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             except UserError as error:  # one split is enough to test networks on
                 console.print(f"{split}: {error}", highlight=False, markup=False)
                 continue
-            readable += 1
+            readable += bool(found.samples)
             console.print("\n".join(index.marked(found).told(split)), highlight=False, markup=False)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -71,6 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("Stopped; the same command goes on from here.")
         return 130
+    if not readable:
+        print(f"error: No video below {args.root} is one of {args.dataset} to train or test on; check --root and --dataset.", file=sys.stderr)
     return 0 if readable else 2
 
 

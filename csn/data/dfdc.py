@@ -1,8 +1,8 @@
 """Deepfake Detection Challenge: metadata.json or labels.csv beside the videos; classes REAL = 0, FAKE = 1.
 
 Training parts come without a validation split. Split "train" and "val" part them here, a real video and every fake made
-from it always on one side: where there are several parts, every tenth part (0, 10, ...; every tenth of those there, where their
-numbers do not part them) is "val"; in a single part, the tenth of the real videos whose names hash to 0 modulo 10 are, with
+from it always on one side, that of the real one: where there are several parts, every tenth part (0, 10, ...; every tenth of those there,
+where their numbers do not part them) is "val"; in a single part, the tenth of the real videos whose names hash to 0 modulo 10 are, with
 their fakes, so every fake there has to name its original. "test" is a folder of its own with labels (test, validation or
 private). The score of a video is the probability of FAKE.
 """
@@ -41,9 +41,11 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
     groups = [part_number(folder)[0] for folder in order]
     if min(groups) < 0 or len({number % 10 == 0 for number in groups}) == 1:
         groups = list(range(len(order)))
+    rows = {folder: read_list(parts[folder]) for folder in order}
+    part_of = {name: number for folder, number in zip(order, groups, strict=True) for name, _, _ in rows[folder]}
     at: dict[str, Path] = {}
     for folder, number in zip(order, groups, strict=True):
-        for name, label, original in read_list(parts[folder]):
+        for name, label, original in rows[folder]:
             if split != "test":
                 if label and not original and len(parts) == 1:
                     raise UserError(
@@ -52,7 +54,7 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
                     )
                 if at.setdefault(name, folder) != folder:
                     raise UserError(f"{name} lies in {at[name]} and in {folder}, which would train and test on one video; move one of the two away.")
-                group = number if len(parts) > 1 else crc32((original or name).encode())
+                group = part_of.get(original, number) if len(parts) > 1 else crc32((original or name).encode())
                 if (group % 10 == 0) != (split == "val"):
                     continue
             path = folder / name
@@ -90,8 +92,8 @@ def read_list(path: Path) -> list[Row]:
 
 
 def label_of(value: object) -> int:
-    """0 or 1 of REAL, FAKE in any case, or of 0, 1; raises ValueError."""
-    text = str(value).strip().upper()
+    """0 or 1 of REAL, FAKE in any case, of 0, 1, or of false, true; raises ValueError."""
+    text = str(int(value) if isinstance(value, bool) else value).strip().upper()
     if text in CLASSES:
         return CLASSES.index(text)
     number = float(text)

@@ -45,7 +45,8 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
             outside.append(file)
         elif file.startswith(prefix):
             if folder not in number:
-                raise UserError(f"The folder {folder!r} of {base} is not in classes.txt.")
+                source = "in classes.txt" if (root / "classes.txt").is_file() else f"among the class folders of {root / 'train'}"
+                raise UserError(f"The folder {folder!r} of {base} is not {source}; add it there, or move it away.")
             samples.append(Sample(root / file, (number[folder],), file))
     return Split(tuple(samples), classes, fingerprint=fingerprint(samples, classes), outside=tuple(outside))
 

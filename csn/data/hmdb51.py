@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from csn.data import Sample, Split
-from csn.data.media import Media, fingerprint, lines, one_of
+from csn.data import Split
+from csn.data.media import Media, lines, listed, one_of
 from csn.data.ucf101 import key
 from csn.spec import UserError
 
@@ -23,7 +23,7 @@ def load(root: Path, split: str, files: Sequence[str], fold: int = 1) -> Split:
         raise UserError(f"The lists of HMDB51 not found: put the folder {PLACES[1]} (<class>{ending}) into {root}.")
     classes = tuple(path.name.removesuffix(ending) for path in lists)
     media = Media(root, files, key, "hmdb51_org", ".avi")
-    samples, missing = [], []
+    rows = []
     for label, path in enumerate(lists):
         for line, text in lines(path):
             name, _, flag = text.rpartition(" ")
@@ -32,14 +32,12 @@ def load(root: Path, split: str, files: Sequence[str], fold: int = 1) -> Split:
             if flag != FLAGS[split]:
                 continue
             video = f"{classes[label]}/{name.strip()}"
-            if (file := media.find(key(video))) is not None:
-                samples.append(Sample(file, (label,), key(video)))
-            else:
-                missing.append(video)
-    return Split(tuple(samples), classes, tuple(missing), fingerprint(samples, classes))
+            rows.append((key(video), video, label, media.find(key(video))))
+    return listed(rows, classes, lists[0].parent)
 
 
 def _lists(folder: Path, ending: str) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted((p for p in folder.iterdir() if p.name.endswith(ending)), key=lambda p: p.name.removesuffix(ending))
+    named = (path for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith("."))
+    return sorted(named, key=lambda p: p.name.removesuffix(ending))

@@ -68,7 +68,10 @@ def youtube_of(name: str) -> str:
 
 def read_rows(path: Path) -> Mapping[Clip, str]:
     """{(id, start, end): label} of an annotation, read by column name; label "" where there is none."""
-    return _read(path, path.stat().st_mtime_ns)
+    try:
+        return _read(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
 
 
 @lru_cache(maxsize=len(FILES))  # a split needs the classes of all files, and a run two splits
@@ -84,12 +87,13 @@ def _read(path: Path, mtime_ns: int) -> Mapping[Clip, str]:
                 raise UserError(f"{path} has no column {column!r} in its first line ({', '.join(columns)[:80]}); add the header.")
         youtube, start, end = (columns.index(name) for name in ("youtube_id", "time_start", "time_end"))
         label = columns.index("label") if "label" in columns else None
-        rows = {}
+        rows: dict[Clip, str] = {}
         try:
             for row in reader:
                 if row:
-                    clip = (row[youtube], int(float(row[start])), int(float(row[end])))
-                    rows[clip] = row[label].strip() if label is not None else ""
+                    clip, name = (row[youtube], int(float(row[start])), int(float(row[end]))), row[label].strip() if label is not None else ""
+                    if (before := rows.setdefault(clip, name)) != name:
+                        raise ValueError(f"{clip[0]} from {clip[1]} to {clip[2]} s has label {name!r}, in an earlier line {before!r}; remove one of the two")
         except (IndexError, ValueError, OverflowError, csv.Error) as error:
             raise UserError(f"{path}, line {reader.line_num}: {error}.") from None
     return rows

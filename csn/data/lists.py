@@ -37,7 +37,9 @@ def load(root: Path, file: Path, files: Sequence[str], classes: Sequence[str] | 
     """The videos of a list below root. classes: their names in order; without them the numbers in this list and in `others`, those of
     the other splits, are the names.
 
-    A line that is there twice counts once. Raises UserError where a line is malformed, a label has no class, or a video has two labels.
+    A line that is there twice counts once; a video of no frames is missing.
+
+    Raises UserError where a line is malformed, a label has no class, or a video has two labels.
     """
     present = set(files)
     rows = read_list(root, file, present)
@@ -59,7 +61,7 @@ def load(root: Path, file: Path, files: Sequence[str], classes: Sequence[str] | 
             raise UserError(f"{file}, line {row.line}: {row.path!r} has label {now}, in an earlier line {before}; remove one of the two.")
         if again:
             repeated.append(video)
-        elif path in present:
+        elif path in present and row.count != 0:
             samples.append(Sample(root / path, row.labels, video, row.first, row.count))
         else:
             missing.append(video)
@@ -100,7 +102,7 @@ def _cut(line: str) -> tuple[str, list[int]]:
         if not head or not last.isdecimal() or len(last) > 9:
             break
         numbers.insert(0, int(last))
-        rest = rest[: len(head)].rstrip()
+        rest = rest[: len(head)].rstrip(" ,")
     return rest, numbers
 
 

@@ -7,10 +7,10 @@ import hashlib
 import os
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from csn.data import Sample
+from csn.data import Sample, Split
 from csn.data.images import FLOW, NUMBER, PICTURES
 from csn.spec import UserError
 
@@ -21,12 +21,12 @@ def listing(root: Path) -> list[str]:
     """Sorted relative paths, with "/", of all videos below root; a folder with numbered pictures is one video, unless they are
     optical flow or lie beside video files, as thumbnails do.
 
-    Links are followed, every folder once. Raises UserError where root is no folder.
+    Links are followed, every folder once. Raises UserError where root is no folder, or a folder below it cannot be read.
     """
     if not root.is_dir():
         raise UserError(f"The data root {root} is not a folder; give the folder that holds the videos with --root.")
     found, seen = [], set()
-    for folder, below, files in os.walk(root, followlinks=True):
+    for folder, below, files in os.walk(root, onerror=_unreadable, followlinks=True):
         inode = Path(folder).stat()
         if (inode.st_dev, inode.st_ino) in seen:
             below.clear()
@@ -41,6 +41,10 @@ def listing(root: Path) -> list[str]:
         if prefix and not films and any(NUMBER.search(name) and name.lower().endswith(PICTURES) and not name.lower().startswith(FLOW) for name in files):
             found.append(prefix[:-1])
     return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(f"The folder {error.filename} cannot be read ({error.strerror}); let it be read, or move it out of the data root.")
 
 
 def stem(path: str) -> str:
@@ -103,6 +107,25 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
+def listed(rows: Iterable[tuple[str, str, int, Path | None]], classes: Sequence[str], source: Path) -> Split:
+    """The Split of a list's rows: (id of the video, its name in the list, label, its file or None where it is missing).
+
+    A video that is listed again counts once. Raises UserError where it has another label there.
+    """
+    labels: dict[str, int] = {}
+    samples, missing, repeated = list[Sample](), list[str](), list[str]()
+    for video, name, label, file in rows:
+        if (before := labels.setdefault(video, label)) != label:
+            raise UserError(f"{source}: {name} is of class {classes[label]!r}, in an earlier line of {classes[before]!r}; remove one of the two.")
+        if len(labels) == len(samples) + len(missing):
+            repeated.append(video)
+        elif file is None:
+            missing.append(name)
+        else:
+            samples.append(Sample(file, (label,), video))
+    return Split(tuple(samples), tuple(classes), tuple(missing), fingerprint(samples, classes), repeated=tuple(repeated))
+
+
 def one_of(split: str, *known: str) -> None:
     """Raise UserError unless split is one of the known names."""
     if split not in known:
@@ -110,8 +133,9 @@ def one_of(split: str, *known: str) -> None:
 
 
 def fingerprint(samples: Iterable[Sample], classes: Iterable[str]) -> str:
-    """First 16 hex digits of the SHA-256 over class names, video ids and labels."""
+    """First 16 hex digits of the SHA-256 over class names, video ids and labels, and the frames where a list gives them."""
     digest = hashlib.sha256("\n".join(classes).encode())
     for sample in samples:
-        digest.update(f"\n{sample.video} {sample.labels}".encode(errors="surrogateescape"))  # file names are bytes
+        frames = f" {sample.first}+{sample.count}" if sample.first or sample.count is not None else ""
+        digest.update(f"\n{sample.video} {sample.labels}{frames}".encode(errors="surrogateescape"))  # file names are bytes
     return digest.hexdigest()[:16]

@@ -26,6 +26,7 @@ from csn.data.workers import Pool
 from csn.files import Held, locked
 from csn.spec import UserError, require
 
+BEGIN = b'{"path": '  # of every line of an index
 SECONDS_PER_MB = 5.0  # a film of 720p is decoded twice in about 3
 Check = Callable[[str], VideoPlan]
 
@@ -58,21 +59,35 @@ class Index:
         return {path: wrong[path] for path in sorted(wrong) if wrong[path]}
 
     def marked(self, split: Split) -> Split:
-        """The split with the names of its videos that cannot be read, or not to their end."""
+        """The split with the names of its videos that cannot be read, or not to their end: the file's, or that which a list gives them."""
         unreadable = self._of(split, lambda entry: bool(entry.error))
-        return replace(split, unreadable=unreadable, cut=self._of(split, lambda entry: bool(entry.plan and entry.plan.damage)))
+        cut = self._of(split, lambda entry: bool(entry.plan and entry.plan.damage))
+        none, few = [], []
+        for sample in split.samples:
+            if sample.first or sample.count is not None:  # a list counts the frames, too
+                entry = self.entries.get(self._below(sample.path))
+                frames = entry.plan.frames if entry is not None and entry.plan is not None else None
+                if frames is not None and frames <= sample.first:
+                    none.append(sample.video)
+                elif frames is not None and frames < sample.first + (sample.count or 0):
+                    few.append(sample.video)
+        return replace(split, unreadable=tuple(dict.fromkeys((*unreadable, *none))), cut=tuple(dict.fromkeys((*cut, *few))))
 
     def timeless(self, split: Split) -> tuple[str, ...]:
         """The videos of the split that can be read and have no frame rate: folders of pictures, and films that do not tell it."""
         return self._of(split, lambda entry: entry.plan is not None and entry.plan.fps <= 0)
 
     def _of(self, split: Split, such: Callable[[Entry], bool]) -> tuple[str, ...]:
-        paths = {f"{self.root}/{path}" for path, entry in self.entries.items() if such(entry)}
+        paths = {str(self.root / path) for path, entry in self.entries.items() if such(entry)}
         return tuple(sample.video for sample in split.samples if str(sample.path) in paths) if paths else ()
+
+    def _below(self, path: str | os.PathLike[str]) -> str:
+        """A path as the entries have it."""
+        return os.path.relpath(path, self.root).replace(os.sep, "/")
 
     def plan(self, path: str | os.PathLike[str]) -> VideoPlan:
         """How to read a video below root; raises VideoError where it is damaged, was not scanned, or has changed."""
-        entry = self.entries.get(os.path.relpath(path, self.root).replace(os.sep, "/"))
+        entry = self.entries.get(self._below(path))
         if entry is None:
             raise VideoError(path, "it is not in the index; run the scan again.")
         if entry.plan is None:
@@ -157,7 +172,7 @@ def scan(
         except OSError as error:
             where = "give another place with --index: training reads ROOT.csn_index.jsonl beside the root, or beside a link to it"
             raise UserError(f"Cannot write the index {file} ({error.strerror}); {where}.") from None
-        _mend(file)
+        _mend(file)  # of an index only: whatever else the flag names is left as it is
         entries, wanted = read_index(root, file).entries, list(paths)
         todo = [path for path in wanted if not _settled(root, path, entries.get(path), quick)]
         done = len(wanted) - len(todo)
@@ -182,8 +197,10 @@ def scan(
 
 
 def _mend(file: Path) -> None:
-    """Cut off the half line an interrupted scan may have left."""
+    """Cut off the half line an interrupted scan may have left. Raises UserError where the file is something else than an index."""
     content = file.read_bytes()
+    if content[: len(BEGIN)] != BEGIN[: len(content)]:
+        raise UserError(f"`--index` (={file}) is no index of a scan; give another file.")
     if content and not content.endswith(b"\n"):
         os.truncate(file, content.rfind(b"\n") + 1)
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from csn.data import Sample, Split
-from csn.data.media import Media, annotation, fingerprint, lines, one_of, stem
+from csn.data import Split
+from csn.data.media import Media, annotation, lines, listed, one_of, stem
 from csn.spec import UserError
 
 PLACES = (".", "annotations", "labels")
@@ -55,15 +55,10 @@ def load_v2(root: Path, split: str, files: Sequence[str]) -> Split:
 
 def _split(media: Media, rows: list[tuple[str, str]], classes: tuple[str, ...], path: Path) -> Split:
     number = {name: i for i, name in enumerate(classes)}
-    samples, missing = [], []
     for video, template in rows:
         if template not in number:
             raise UserError(f"{path}: the template {template!r} of video {video} is not in the class list.")
-        if (file := media.find(video)) is not None:
-            samples.append(Sample(file, (number[template],), video))
-        else:
-            missing.append(video)
-    return Split(tuple(samples), classes, tuple(missing), fingerprint(samples, classes))
+    return listed(((video, video, number[template], media.find(video)) for video, template in rows), classes, path)
 
 
 def _read(path: Path) -> Any:

@@ -56,8 +56,10 @@ def read_json(path: Path) -> Iterator[tuple[int, str, list[int]]]:
     """(position from 1, id, labels) of the records of the JSON form."""
     try:
         for number, record in enumerate(json.loads(path.read_text(encoding="utf-8-sig")), 1):
-            yield number, record["id"], [int(label) for label in record["label487"]]
-    except (ValueError, KeyError, TypeError) as error:
+            if not (labels := [int(label) for label in record["label487"]]):
+                raise ValueError(f"record {number} has no label")
+            yield number, record["id"], labels
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no list of records with `id` and `label487` ({error!r}).") from None
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from csn.data import Sample, Split
-from csn.data.media import Media, annotation, fingerprint, lines, one_of, stem
+from csn.data import Split
+from csn.data.media import Media, annotation, lines, listed, one_of, stem
 from csn.spec import UserError
 
 PLACES = (".", "ucfTrainTestlist", "annotations", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist")
@@ -24,7 +24,7 @@ def load(root: Path, split: str, files: Sequence[str], fold: int = 1) -> Split:
     number = {name: i for i, name in enumerate(classes)}
     media = Media(root, files, key, "UCF-101", ".avi")
     folded = Media(root, files, lambda file: key(file).lower(), "UCF-101", ".avi")  # copies from disks without case
-    samples, missing = [], []
+    rows = []
     path = annotation(root, PLACES, (f"{split}list{fold:02d}.txt",), f"The {split} list {fold} of UCF101")
     for line, text in lines(path):
         name, _, label = text.partition(" ")
@@ -33,12 +33,8 @@ def load(root: Path, split: str, files: Sequence[str], fold: int = 1) -> Split:
             raise UserError(f"{path}, line {line}: the class {folder!r} of {name!r} is not in classInd.txt.")
         if label and label.strip() != str(number[folder] + 1):
             raise UserError(f"{path}, line {line}: label {label.strip()} is not that of {folder}, {number[folder] + 1}.")
-        file = media.find(key(name)) or folded.find(key(name).lower())
-        if file:
-            samples.append(Sample(file, (number[folder],), stem(name)))
-        else:
-            missing.append(name)
-    return Split(tuple(samples), classes, tuple(missing), fingerprint(samples, classes))
+        rows.append((stem(name), name, number[folder], media.find(key(name)) or folded.find(key(name).lower())))
+    return listed(rows, classes, path)
 
 
 def key(path: str) -> str:

@@ -42,7 +42,9 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(work, theirs), daemon=True)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))  # Ctrl-C at a terminal is for the process that it serves, which ends it
         self.process.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the end of the process is seen as the end of the pipe
         self.path, self.deadline, self.served = "", 0.0, 0
 
