@@ -10,6 +10,7 @@ Only files and squeue decide what is missing, so submitting twice trains nothing
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -190,7 +191,7 @@ def preview(
     current = version(repository)
     chosen = parameters(profile, "csn-<time>", current.folder(home.resolve()), current)
     logs = home.resolve() / "submissions" / "<time>" / "logs"
-    header = _make_sbatch_string("<command>", logs, map_count=len(todo), **chosen)
+    header = _make_sbatch_string("<command>", logs, map_count=len(todo) if len(todo) > 1 else None, **chosen)
     unit = profile.device.replace("cuda", "gpu").upper()
     cost = f"at most {len(todo) * profile.minutes / 60 * profile.devices:.1f} {unit}-hours before a requeue"
     if all(run.name in seconds for run in todo):
@@ -240,8 +241,12 @@ def submit(
         except (FailedJobError, FailedSubmissionError) as error:
             shutil.rmtree(folder)
             told = [line for line in str(error).splitlines() if "error" in line.lower()] or [str(error)]
-            remedy = "change the profile to what the cluster offers"
-            raise UserError(f"sbatch refused ({told[-1].strip()}); {remedy}.") from None
+            away = re.search("contact|connect|communicat|timed out", told[-1], re.IGNORECASE)
+            remedy = "is the cluster up?" if away else "change the profile to what the cluster offers."
+            raise UserError(f"sbatch refused ({told[-1].strip()}); {remedy}") from None
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise UserError(f"Cannot write {folder} ({error.strerror or error}); free space there, or give another --home.") from None
         submission = Submission(name, folder, names, str(job.job_id).partition("_")[0])
         write_json(folder / "submission.json", {**facts, "job": submission.job})
     return submission, why

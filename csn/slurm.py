@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -123,4 +124,13 @@ def sacct(jobs: Iterable[str]) -> dict[str, str]:
     output = ask("sacct", "-X", "-n", "-P", "-j", ",".join(sorted(set(jobs))), "-o", "JobID,State,ExitCode") or ""
     lines = [line.split("|") for line in output.splitlines()]
     ended = [(job, state, code) for job, state, code in lines if state.split()[0] in ENDED]
-    return {job: f"{ENDED[state.split()[0]]} ({state}, exit {code})" for job, state, code in ended}
+    return {one: f"{ENDED[state.split()[0]]} ({state}, exit {code})" for job, state, code in ended for one in expanded(job)}
+
+
+def expanded(job: str) -> list[str]:
+    """The ids of "7_[1-3,5%2]", as sacct writes the elements of an array that ended together before they began; of any other id itself."""
+    array, bracket, elements = job.partition("_[")
+    if not bracket:
+        return [job]
+    ends = re.findall(r"(\d+)(?:-(\d+))?", elements.partition("%")[0])  # of a long list SLURM leaves the rest out: "..."
+    return [f"{array}_{i}" for low, high in ends for i in range(int(low), int(high or low) + 1)]

@@ -159,8 +159,9 @@ def start(folder: Path, nodes: int = 2, cpus: int = 4, memory: int = 4000, gpus:
             raise ClusterError(f"`{name}` (={value}) must be {low} to {high}.")
     if len(str(folder)) > 80:
         raise ClusterError(f"The folder {folder} is too long for Unix sockets: at most 80 characters.")
-    if folder.exists() and any(folder.iterdir()):
-        raise ClusterError(f"{folder} is not empty: `stop` the cluster that runs there, or give another --folder.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "is not empty: `stop` the cluster that runs there, or" if folder.is_dir() else "is no folder:"
+        raise ClusterError(f"{folder} {what} give another --folder.")
     cluster = Cluster(folder, tuple(f"127.0.0.{i + 1}" for i in range(nodes)))  # names that need no /etc/hosts
     try:
         write_configuration(folder, cluster.nodes, cpus, memory, gpus)

@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from submitit.core.utils import FailedJobError
 
 from csn import cluster, launch, snapshot
 from csn.execute import folder_of, read_record
@@ -178,6 +179,7 @@ def test_preview_prints_the_header_and_the_gpu_hours(repository: Path, tmp_path:
         f"  left out, done: {wide[0].name}",
     ):
         assert line in text.splitlines()
+    assert "--array" not in launch.preview(wide[1:2], tmp_path, profile, {}, repository)  # what is submitted alone is no array
     assert "--kill-on-bad-exit=1" in text and "--qos" not in text and "--dirty" not in text
     assert not (tmp_path / "submissions").exists() and not (tmp_path / "snapshots").exists()
     assert "about 0.025 GPU-hours" in launch.preview(wide, tmp_path, profile, {run.name: 30.0 for run in wide}, repository)
@@ -212,6 +214,23 @@ def test_gpu_hours_follow_from_the_flops() -> None:
     passes = 3 * SMOKE.epochs * SMOKE.clips_per_epoch + (80 + 80) * SMOKE.test_clips  # training, then every view of both splits
     assert cluster.estimates([run], read_profile("gpu"), {}) == {run.name: pytest.approx(2 * macs * passes / cluster.SUSTAINED)}
     assert cluster.estimates([run], read_profile("local"), {run.name: 5.0}) == {run.name: 5.0}
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (OSError(28, "No space left on device"), r"Cannot write .* \(No space left on device\); free space there, or give another --home"),
+        (FailedJobError("sbatch: error: Unable to contact slurm controller (connect failure)"), r"sbatch refused \(.*\); is the cluster up\?"),
+        (FailedJobError("sbatch: error: invalid partition specified: big"), r"sbatch refused \(.*big\); change the profile to what the cluster offers"),
+    ],
+)
+def test_what_cannot_be_submitted_leaves_nothing(fault: Exception, sentence: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(launch, "missing", lambda runs, home: (list(runs), {}))
+    monkeypatch.setattr("submitit.SlurmExecutor.submit_array", Mock(side_effect=fault))
+    with pytest.raises(UserError, match=sentence):
+        launch.submit(RUNS, tmp_path, tmp_path / "data", read_profile("local"), repository=repository)
+    assert not list((tmp_path / "submissions").glob("*/submission.json"))
 
 
 def test_submit_and_cancel_say_what_they_lack(

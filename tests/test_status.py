@@ -127,6 +127,13 @@ def test_a_silent_or_failing_squeue_is_told_and_the_files_still_show(
             launch.missing(RUNS, tmp_path)
 
 
+def test_elements_of_an_array_that_ended_together_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "7_0|COMPLETED|0:0\n7_[1-3,5%2]|CANCELLED by 0|0:0\n7_4|RUNNING|0:0\n8|TIMEOUT|0:0\n9_[2,...]|CANCELLED|0:0\n"
+    monkeypatch.setattr(slurm, "ask", lambda *command: lines)
+    ended = slurm.sacct(["7", "8", "9"])
+    assert list(ended) == ["7_0", "7_1", "7_2", "7_3", "7_5", "8", "9_2"] and ended["7_5"] == "cancelled (CANCELLED by 0, exit 0:0)"
+
+
 def test_a_failing_sacct_leaves_the_queue_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "submissions" / "1" / "submission.json", {"runs": [run.name for run in RUNS], "job": "7"})
     monkeypatch.setattr(slurm, "squeue", lambda some: {RUNS[1].name: slurm.Queued("7_1", "RUNNING", "n1", "None")})

@@ -166,6 +166,9 @@ def test_a_wrong_size_and_missing_programs_are_refused(
 ) -> None:
     with pytest.raises(ClusterError, match=r"`nodes` \(=0\) must be 1 to 16"):
         module.start(tmp_path / "c", nodes=0)
+    (tmp_path / "file").touch()
+    with pytest.raises(ClusterError, match=r"file is no folder: give another --folder"):
+        module.start(tmp_path / "file")
     with pytest.raises(ClusterError, match=r"Cannot start a cluster in /proc/none \(.*\); give another --folder"):
         module.start(Path("/proc/none"))
     monkeypatch.setattr(module, "PATH", str(tmp_path))
