@@ -140,6 +140,13 @@ def reduced(sums: Tensor, place: Place) -> Tensor:
     return total
 
 
+def united(names: set[str], place: Place) -> set[str]:
+    """The names of all processes of the run; all must call it together."""
+    parts: list[set[str]] = [set()] * place.size
+    dist.all_gather_object(parts, names)
+    return set().union(*parts)
+
+
 def any_asked(place: Place) -> bool:
     """Whether any process of the run was asked to stop; all must call it together."""
     asked = torch.tensor(float(place.stop()), device=place.device)

@@ -21,7 +21,7 @@ from csn import checkpoints
 from csn.checkpoints.network import start
 from csn.data import Split
 from csn.data.loader import MOST_DAMAGED, Reader, normalise, too_many, train_batches
-from csn.exchange import Exchange, meet, reduced
+from csn.exchange import Exchange, meet, reduced, united
 from csn.graph import Graphed
 from csn.memory import Growth, keep_memory
 from csn.resnet3d import build, start_as_shortcuts
@@ -73,7 +73,7 @@ class Trained:
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear rise over the warm-up epochs, then half a cosine to 0 at the last step."""
+    """Linear rise over the warm-up epochs, then half a cosine towards 0, which it would reach one step after the last."""
     warm, total = recipe.warmup * recipe.steps_per_epoch, recipe.epochs * recipe.steps_per_epoch
     if step < warm:
         return recipe.lr * (step + 1) / warm
@@ -194,6 +194,10 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
         if exchange is not None:
             stop, due = exchange.merge(stop, due)
         epoch_ends = step % recipe.steps_per_epoch == 0
+        if exchange is not None and (epoch_ends or stop or due):
+            damaged = united(damaged, place)
+            if len(damaged) > MOST_DAMAGED * len(split.samples):
+                raise UserError(too_many(len(damaged), len(split.samples)))
         if epoch_ends or now - reported > 1:
             loss_sum, hits = reduced(sums, place).tolist() if epoch_ends else (sums * place.size).tolist()
             seen = recipe.batch * ((step - 1) % recipe.steps_per_epoch + 1)

@@ -32,7 +32,7 @@ from torch import nn
 import csn
 from csn import checkpoints
 from csn.data import Split
-from csn.data.loader import Reader
+from csn.data.loader import Reader, TrainClips, load
 from csn.execute import STOPPED, folder_of, read_record
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
@@ -163,6 +163,31 @@ with process_group("gloo"):
     assert all((w.grad == 3 * k).all() for k, w in enumerate(net.parameters()))
     print(sum(w.double().sum().item() for w in net.parameters()))
 """
+
+
+DAMAGED = """
+import json, sys
+from pathlib import Path
+import torch.distributed as dist
+from csn.data.loader import Reader, load
+from csn.exchange import process_group
+from csn.spec import Run
+from csn.train import Place, train
+with process_group("gloo"):
+    run, place = Run.from_dict(json.loads(sys.argv[1])), Place(rank=dist.get_rank(), size=2)
+    reader = Reader()
+    reader.given_up[sys.argv[4]] = "made up."
+    print(train(run, load(run.recipe, Path(sys.argv[2]), "train"), reader, Path(sys.argv[3]), place).damaged)
+"""
+
+
+def test_a_video_that_one_process_could_not_read_is_named_by_all(tmp_path: Path, data: Path) -> None:
+    split = load(RUN.recipe, data, "train")
+    clips = TrainClips(split, RUN.recipe, RUN.seed, Reader())
+    first, second = ({int(i) for epoch in range(2) for i in clips.order(epoch)[k : k + 16].copy()} for k in (0, 16))  # by the process that reads them
+    name = split.samples[min(second - first)].video
+    ended = ends(scripts(2, DAMAGED, json.dumps(RUN.to_dict()), str(data), str(tmp_path), name))
+    assert [(code, out) for code, out, _ in ended] == [(0, str([name]))] * 2, ended
 
 
 LEAVE = """
