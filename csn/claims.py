@@ -4,7 +4,8 @@ A claim is made of parts. A part gives one number for every seed that is planned
 holds, and Student's 95 % interval (scipy.stats.t) of the mean of these numbers. A claim is
     supported   when the interval of every part lies above 0,
     refuted     when that of some part lies below 0,
-    undecided   otherwise, and always with fewer than three seeds in some part, or when a row lacks a seed planned for it.
+    undecided   otherwise, and always with fewer than three seeds in some part, when a row lacks a seed planned for it, or when the number
+                of a part is not defined.
 What is counted (GMACs) is the same for every seed: it has no interval and needs no three seeds.
 All parts must hold, so their number makes support harder, never easier. Claims are written before the runs that test them,
 or say so.
@@ -29,6 +30,7 @@ UNITS = {"video_top1_per_gmac": "points a GMAC", "gmacs": "GMACs"}  # of what is
 DIGITS = {"Spearman": 2, "GMACs": 4}  # after the point, of a unit
 NAMES = {"train_top1": "training", "video_top1": "test", "gmacs": "FLOPs", "interactions_m": "interactions", "video_top1_per_gmac": "test per GMAC"}
 CEILING = "cannot be decided here: both at 100 in every seed"
+UNDEFINED = "not defined here: all networks equal, or a number missing"
 
 
 def value(line: Line, metric: str) -> float:
@@ -139,7 +141,8 @@ class Claim:
 
 @dataclass(frozen=True)
 class Weighed:
-    """A part on some lines: the interval of its numbers (NaN where a planned seed is missing), and how many of the planned seeds are there.
+    """A part on some lines: the interval of its numbers (NaN where a planned seed is missing, or its number is not defined for one), and how
+    many of the planned seeds are there.
 
     ceiling: both sides are at 100 in every seed and it asks for more than level, so that the part can never lie above 0.
     """
@@ -153,7 +156,14 @@ class Weighed:
     @property
     def enough(self) -> bool:
         """Whether a verdict may rest on it."""
-        return self.seeds == self.planned >= (1 if self.part.counted else LEAST_SEEDS)
+        return self.seeds == self.planned >= (1 if self.part.counted else LEAST_SEEDS) and self.note != UNDEFINED
+
+    @property
+    def note(self) -> str:
+        """Why it cannot be decided, though no seed is missing; "" where it can."""
+        if self.ceiling:
+            return CEILING
+        return UNDEFINED if self.seeds == self.planned > 0 and not isfinite(self.difference.mean) else ""
 
     @property
     def n(self) -> str:
@@ -163,7 +173,7 @@ class Weighed:
     @property
     def name(self) -> str:
         """The part's name, and why it cannot be decided."""
-        return f"{self.part.name}; {CEILING}" if self.ceiling else self.part.name
+        return "; ".join(filter(None, (self.part.name, self.note)))
 
     def told(self) -> tuple[str, str]:
         """Difference and interval as text, "" where there is none."""
@@ -202,7 +212,7 @@ def weighed(part: Part, lines: Iterable[Line], planned: Mapping[str, Sequence[in
     paired = [{row: rows[row][seed] for row in part.rows} for seed in every if all(seed in planned[row] for row in part.rows)]
     numbers = [number for line in paired if isfinite(number := part.number(line))]
     if len(numbers) < len(paired):
-        return Weighed(part, interval([]), len(numbers), len(paired))
+        return Weighed(part, interval([]), len(paired), len(paired))
     ceiling = bool(part.metric and paired) and not any(numbers) and all(value(line[row], part.metric) == 100 for line in paired for row in part.rows)
     return Weighed(part, interval(numbers), len(paired), len(paired), ceiling)
 

@@ -28,7 +28,7 @@ from csn.plan import plan, published_in, seconds_of, state_of, timed_lines
 from csn.provenance import REPOSITORY, device_of
 from csn.recipes import SCALES, recipe_of
 from csn.spec import Embedded, Recipe, UserError, require
-from csn.table import Row, Table, cost_key, count_costs, planned_costs, runs_of
+from csn.table import COUNTS_AT, Row, Table, cost_key, count_costs, planned_costs, runs_of
 
 
 def parser_of(table: Table) -> Parser:
@@ -52,6 +52,7 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     # whoever ends the command, or closes its terminal, means what Ctrl-C means
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, *hangup())}
+    counted = None
     try:
         args = parser_of(table).parse_args(arguments)
         refuse(args, table)
@@ -59,6 +60,7 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
         rows = table.chosen(args.only)
         seeds = tuple(dict.fromkeys(args.seeds)) if args.seeds is not None else None
         home, data = args.home.resolve(), (args.data or args.home / "data").resolve()
+        counted = COUNTS_AT.set(home)
         if not table.trains:
             return show_costs(table, rows, recipe, home, args.plan, console)
         if args.submit or args.status or args.cancel:
@@ -91,6 +93,8 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     finally:
+        if counted is not None:
+            COUNTS_AT.reset(counted)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -220,9 +224,10 @@ def show(table: Table, only: Sequence[str] | None, seeds: tuple[int, ...] | None
     results, troubles = collect(table, recipe, home)
     count_costs(run for _, run in runs_of(table.rows, recipe, (0,)))
     asked = replace(results, seeds=seeds)
-    chosen = [line for line in asked.lines if (only is None or line["row"] in only) and (seeds is None or int(line["seed"]) in seeds)]
-    # the figure is of the planned seeds, whatever is printed, as soon as some row has them
-    render(results if results.complete else asked, replace(asked, lines=chosen), table.chosen(only), home, console)
+    found = [line for line in asked.lines if seeds is None or int(line["seed"]) in seeds]
+    chosen = [line for line in found if only is None or line["row"] in only]
+    # the figure is of the planned seeds, whatever is printed, as soon as some row has them; a claim needs the lines of all its rows
+    render(results if results.complete else asked, replace(asked, lines=found), table.chosen(only), home, console)
     if results.superseded:
         aside = superseded(csv_path(table, recipe, home))
         console.print(f"They were moved to {aside}", soft_wrap=True, markup=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -77,6 +77,11 @@ class Results:
         values = [value(line, metric) for line in self.of(label)]
         return interval(values if not self.missing(label) and all(map(isfinite, values)) else [])
 
+    def naming(self, labels: Sequence[str]) -> Results:
+        """These results, with those claims only that name any of the rows."""
+        claims = tuple(claim for claim in self.table.claims if any(row in labels for part in claim.parts() for row in part.rows))
+        return replace(self, table=replace(self.table, claims=claims))
+
     def judged(self) -> list[Judged]:
         """The verdicts on the table's claims that the scale can hold."""
         return [judge(claim, self.whole, self.planned) for claim in self.table.claims if not self.beyond(claim)]
@@ -100,7 +105,7 @@ def csv_path(table: Table, recipe: Recipe, home: Path) -> Path:
 
 
 def curves_path(table: Table, recipe: Recipe, home: Path) -> Path:
-    return home / "results" / recipe.scale / f"{table.name.split('_')[0]}_curves.csv"
+    return home / "results" / recipe.scale / f"{table.name}_curves.csv"
 
 
 def superseded(path: Path) -> Path:
@@ -194,6 +199,7 @@ def collect(table: Table, recipe: Recipe, home: Path) -> tuple[Results, list[str
     Lines come from the records below home; a line already in the CSV whose run has no record here is kept (results that
     came with the repository, or were brought home from a cluster) as long as the run still belongs to the table. One that does
     not, since a row or the recipe was changed, is moved to a file beside it. The line of a run that another table's CSV has is taken over.
+    A run that ended well once keeps its line where it was stopped or killed the next time.
     """
     target = csv_path(table, recipe, home), curves_path(table, recipe, home)
     old, old_curves = read_lines(target[0]), read_lines(target[1], CURVES) if table.curves else []
@@ -206,6 +212,9 @@ def collect(table: Table, recipe: Recipe, home: Path) -> tuple[Results, list[str
                 record = read_record(run, home)
             except UserError as error:
                 troubles.append(str(error))
+                record = None
+            if record is not None and record.get("retry") and not kept.get(run.name, {"error": "no line"})["error"]:
+                troubles.append(f"{row.label} seed {run.seed}, run again: {record['error']}; its line of the run before stays.")
                 record = None
             if record is not None:
                 lines.append(line_of(table, row, run, record))

@@ -31,10 +31,6 @@ class Scores:
     videos: tuple[str, ...]
     damaged: tuple[str, ...]
 
-    def video_top(self, k: int) -> float:
-        """video@k, per cent: views averaged; hit@k where videos carry label sets."""
-        return 100 * float(top_k(self.probs, self.labels, k).mean())
-
     def measures(self) -> dict[str, Interval]:
         """Every metric that has a meaning here, with its bootstrap interval over the videos.
 

@@ -46,8 +46,9 @@ def parser_of() -> Parser:
 def table_of(args: list[str]) -> tuple[Table, list[str]]:
     """The table of one row that the flags describe, and the flags left over. Raises UserError."""
     own, rest = parser_of().parse_known_args(args)
+    own.data = own.data.resolve()  # as in the table scripts
     from csn.checkpoints.reading import read
-    from csn.data.loader import load
+    from csn.data.loader import load, scanned
 
     facts, _ = read(own.data / "checkpoints" / own.checkpoint)
     given = facts.input
@@ -67,6 +68,8 @@ def table_of(args: list[str]) -> tuple[Table, list[str]]:
         test_crop=given.crop, views_per_batch=own.micro_batch, fps=None if own.kind == "something-v1" else given.fps,
         pretrained=own.checkpoint, freeze_bn=own.freeze_bn,
     )  # fmt: skip
+    if all(entry.plan is None or entry.plan.fps <= 0 for entry in scanned(own.data / own.kind, own.kind).entries.values()):
+        recipe = replace(recipe, fps=None)  # pictures carry no frame rate: they are taken as they are
     videos = len(load(recipe, own.data, "train").samples)
     recipe = replace(recipe, clips_per_epoch=max(videos // own.batch, 1) * own.batch)  # every video about once
     row = Row(label=Path(own.checkpoint).stem, variant=facts.variant, recipe=recipe, pretrained=own.checkpoint)

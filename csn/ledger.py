@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from csn.claims import CEILING, Judged, Weighed
+from csn.claims import Judged, Weighed
 from csn.collect import Results, csv_path, read
 from csn.files import write_atomic
 from csn.flags import Parser, results_home
@@ -91,7 +91,7 @@ def cells(one: Weighed) -> dict[str, str]:
     d = one.difference
     bounds = (None, None) if one.part.counted else (d.low, d.high)
     numbers = [f"{x:.4f}" if x is not None and isfinite(x) else "" for x in (d.mean, *bounds)]
-    told = (one.part.name, one.part.unit, str(one.seeds), str(one.planned), *numbers, CEILING if one.ceiling else "")
+    told = (one.part.name, one.part.unit, str(one.seeds), str(one.planned), *numbers, one.note)
     return dict(zip(("part", "unit", "n", "planned", "difference", "low", "high", "note"), told, strict=True))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -227,6 +228,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"Interrupted after {len(found)} videos; their answers are printed.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read the answers has left, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
     damaged = [answer for answer in found if answer.probs is None]
     if damaged:
         print(f"{len(damaged)} of {len(found)} videos could not be read: {', '.join(printable(answer.video) for answer in damaged)}", file=sys.stderr)

@@ -19,6 +19,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from itertools import chain
 from math import isfinite
 from pathlib import Path
@@ -140,8 +141,8 @@ def rounded(cell: str) -> str:
     """A number's three leading digits, never as a power of ten; anything else as it is."""
     if not numeric(cell) or cell.lstrip("-").isdigit():
         return cell
-    number = float(f"{float(cell):.3g}")
-    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
+    number = Decimal(f"{float(cell):.3g}")
+    return f"{number:.0f}" if abs(number) >= 100 else f"{float(number):.3g}" if abs(number) >= 0.001 else f"{number:f}"
 
 
 def page(home: Path = REPOSITORY) -> str:

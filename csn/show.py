@@ -83,15 +83,16 @@ def reasons(results: Results, rows: Sequence[Row]) -> list[str]:
 
 
 def sheets(results: Results, rows: Sequence[Row], narrow: bool = False) -> list[Sheet]:
-    """Everything there is to read of a table at a scale: its rows, their cost at the paper's size, its claims."""
+    """Everything there is to read of some rows of a table at a scale: they, their cost at the paper's size, the claims that name any of them."""
     if any(row.published for row in rows):
         return benchmarks(results, rows)
     trains = results.table.trains
     found = [accuracies(results, rows, narrow) if trains else architecture(rows, results.recipe)]
     if any(row.paper_cost for row in rows):
         found.append(complexity("Cost at the paper's size" if trains else results.table.title, rows))
-    judged = results.judged()
-    return [*found, *([verdicts(judged, results.unheld())] if judged else [])]
+    claims = results.naming([row.label for row in rows])
+    judged = claims.judged()
+    return [*found, *([verdicts(judged, claims.unheld())] if judged else [])]
 
 
 def compared(line: Line, committed: Sequence[Line]) -> str:

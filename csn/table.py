@@ -6,13 +6,15 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from csn.claims import Claim
 from csn.files import write_atomic
 from csn.provenance import REPOSITORY
 from csn.recipes import SEEDS
-from csn.spec import Block, Embedded, Recipe, Run, UserError, Variant
+from csn.spec import Block, Embedded, Recipe, Run, UserError, Variant, require
 
 # Scales of short schedules on little data hold no deeper networks: these take more steps to leave chance. Ours.
 DEEPEST = dict.fromkeys(("smoke", "small", "photo", "medium"), 50)
@@ -114,6 +116,13 @@ class Table:
     scale: str = "small"
     trains: bool = True
 
+    def __post_init__(self) -> None:
+        known = [row.label for row in self.rows]
+        for label in known:
+            require(known.count(label) == 1, "rows", label, f"of {self.name} must have different labels")
+        for row in (row for claim in self.claims for part in claim.parts() for row in part.rows):
+            require(row in known, "claims", row, f"must name rows of {self.name}, which are {', '.join(known)}")
+
     def chosen(self, labels: Sequence[str] | None) -> list[Row]:
         """The rows of these labels, all of them for None. Raises UserError listing the rows."""
         known = [row.label for row in self.rows]
@@ -124,14 +133,19 @@ class Table:
 
 
 def table_of(name: str) -> Table:
-    """The TABLE of experiments/<name>.py. Raises UserError when there is none."""
+    """The TABLE of experiments/<name>.py. Raises UserError when there is none, or the file is wrong."""
     if not name.startswith("table") or not (REPOSITORY / "experiments" / f"{name}.py").is_file():
         raise UserError(f"There is no table {name}: experiments/{name}.py does not exist.")
     sys.path.insert(0, str(REPOSITORY / "experiments"))
     try:
-        return __import__(name).TABLE  # type: ignore[no-any-return]
+        table: Table = __import__(name).TABLE
+    except Exception as error:  # whatever someone's own table raises: every other table looks for shared runs in it
+        raise UserError(f"experiments/{name}.py cannot be used ({type(error).__name__}: {error}); mend it, or move it away.") from None
     finally:
         sys.path.pop(0)
+    if table.name != name:
+        raise UserError(f"The `name` (={table.name}) of the table in experiments/{name}.py must be {name}: its results are called so.")
+    return table
 
 
 def every_table() -> list[Table]:
@@ -160,6 +174,7 @@ def unfit_rows(rows: Iterable[Row], recipe: Recipe) -> list[str]:
 
 
 COSTS = REPOSITORY / "results" / "costs.json"
+COUNTS_AT = ContextVar("COUNTS_AT", default=REPOSITORY)  # the --home whose results/costs.json takes new counts
 
 
 def cost_key(variant: Variant, recipe: Recipe, view: bool = False) -> str:
@@ -171,8 +186,18 @@ def cost_key(variant: Variant, recipe: Recipe, view: bool = False) -> str:
 
 def planned_costs() -> dict[str, dict[str, int]]:
     """{cost_key: params, flops, interactions} as counted before, so that planning needs no torch; {} when there is none."""
+    return _read(counts_file()) | _read(COSTS)
+
+
+def counts_file() -> Path:
+    """Where new counts go."""
+    home = COUNTS_AT.get()
+    return COSTS if home == REPOSITORY else home / "results" / "costs.json"
+
+
+def _read(path: Path) -> dict[str, dict[str, int]]:
     try:
-        return dict(json.loads(COSTS.read_text()))
+        return dict(json.loads(path.read_text()))
     except (OSError, ValueError):
         return {}
 
@@ -197,4 +222,4 @@ def count_costs(runs: Iterable[Run], view: bool = False) -> None:
         cost = count(net, (3, recipe.frames, side, side))
         known[key] = {"params": cost.params, "flops": cost.flops, "interactions": cost.interactions}
     with suppress(UserError):  # a read-only installation plans without cost columns
-        write_atomic(COSTS, json.dumps(known, indent=0, sort_keys=True).encode() + b"\n", durable=False)
+        write_atomic(counts_file(), json.dumps(known, indent=0, sort_keys=True).encode() + b"\n", durable=False)

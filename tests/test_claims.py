@@ -16,7 +16,7 @@ from scipy import stats
 from test_table import line, lines
 
 from csn import plots
-from csn.claims import CEILING, Claim, Judged, Line, Order, Predicts, Shrinks, judge, signed
+from csn.claims import CEILING, UNDEFINED, Claim, Judged, Line, Order, Predicts, Shrinks, judge, signed
 from csn.collect import csv_path, read, read_lines, write_lines
 from csn.ledger import main
 from csn.metrics import interval
@@ -190,7 +190,8 @@ def test_what_predicts_better_is_a_difference_of_rank_correlations() -> None:
     found = verdict_on(claim, neither)
     assert found.verdict == "refuted" and found.decides.part.name == "interactions"
     equal = costly("a", [10, 10, 10], 3, 1) + costly("b", [10, 10, 10], 1, 2) + costly("c", [10, 10, 10], 2, 3)
-    assert (verdict_on(claim, equal).verdict, verdict_on(claim, equal).decides.n) == ("undecided", "0 of 3")
+    found = verdict_on(claim, equal)
+    assert (found.verdict, found.decides.n, found.decides.note) == ("undecided", "3", UNDEFINED) and found.decides.name.endswith(f"; {UNDEFINED}")
 
 
 def made_up(table: Table, home: Path) -> None:

@@ -10,17 +10,22 @@ import numpy as np
 import pytest
 import torch
 from conftest import refused, run
-from made_videos import write
+from made_videos import write, write_folder
 from small_checkpoint import small_checkpoint
 from torch import nn
 
 import csn
+from csn.checkpoints import network
 from csn.checkpoints.network import start
+from csn.checkpoints.reading import read
 from csn.collect import read_lines
 from csn.data.loader import load, reader_of
+from csn.data.media import listing
 from csn.data.moving_digits import CLASSES
+from csn.data.scan import scan
 from csn.evaluate import evaluate
 from csn.execute import execute, folder_of
+from csn.finetune import table_of
 from csn.recipes import SMOKE
 from csn.spec import Run, UserError, Variant
 from csn.train import Place, Stopped, train
@@ -140,4 +145,22 @@ def test_the_command_tunes_on_a_folder_of_classes(tmp_path: Path) -> None:
     net, before = csn.load(next(home.glob("runs/*/weights.safetensors"))), csn.load(data / "checkpoints" / "net.safetensors")
     assert net.classes == ("down", "up") and net.input == replace(before.input, crop=32)
     assert all(torch.equal(a, b) for a, b in zip(norms(net).values(), norms(before).values(), strict=True))
+    assert refused(run(*command, *more, "--fold", "4")).startswith("error: `fold` (=4)")
     assert run(*command, *more, "--seeds", "1", "--submit", "--plan", "--profile", "local").returncode == 0
+
+
+def test_pictures_are_taken_as_they_are_whatever_rate_the_file_knows(tmp_path: Path) -> None:
+    facts, state = read(small_checkpoint(tmp_path / "plain.safetensors"))
+    (tmp_path / "checkpoints").mkdir()
+    network.write(tmp_path / "checkpoints" / "net.safetensors", replace(facts, input=replace(facts.input, fps=30.0)), state)
+    for split in ("train", "test"):
+        for i in range(2):
+            write_folder(tmp_path / "folder" / split / ("up", "down")[i] / "clip", frames=12)
+    scan(tmp_path / "folder", listing(tmp_path / "folder"))
+    command = ["net.safetensors", "--kind", "folder", "--data", str(tmp_path), "--batch", "2", "--micro-batch", "2"]
+    (table, _) = table_of(command)
+    assert table.rows[0].recipe is not None and table.rows[0].recipe.fps is None
+    write(tmp_path / "folder" / "train" / "up" / "film.mp4", 12, (40, 56))
+    scan(tmp_path / "folder", listing(tmp_path / "folder"))
+    with pytest.raises(UserError, match=r"`fps` \(=30\) of the recipe needs a frame rate, which 2 of 3 videos"):  # nobody knows the rate of both
+        table_of(command)

@@ -80,7 +80,7 @@ def test_they_run_from_a_smoke_run(name: str, smoke: dict[str, NotebookNode], ho
     assert name != "table1" or ("conv5_x" in text and "| 14.322 | 14.322 |" in text)
     assert name != "table5" or ("| ucf101 |" in text and "fold 1" in text)
     if name == "table4":
-        curves = (home / "results" / "smoke" / "table4_curves.csv").read_text().splitlines()
+        curves = (home / "results" / "smoke" / "table4_regularization_curves.csv").read_text().splitlines()
         assert len(curves) == 1 + 2 * 2  # two networks, two epochs
         assert "| ip-CSN-26 | 0.0" in text
 

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import csn
 from csn.data.video import VideoError, read_frames
 from csn.data.views import crops, uniform
 from csn.predict import Answer, answers, main, protocol, videos_of
+from csn.provenance import REPOSITORY
 from csn.spec import UserError
 
 
@@ -129,6 +132,17 @@ def test_wrong_options_are_one_sentence(checkpoint: Path, tmp_path: Path, capsys
         assert main([video, "--checkpoint", str(checkpoint), *more]) == 2
         assert sentence in capsys.readouterr().err
     assert "is refused: it begins with" in refused(run("-m", "csn.predict", video, "--checkpoint", video))
+
+
+def test_three_crops_are_more_views_and_who_stops_reading_gets_no_traceback(checkpoint: Path, tmp_path: Path) -> None:
+    for name in "abcdef":
+        write(tmp_path / f"{name}.mp4", 12, (40, 56))
+    command = ("-m", "csn.predict", tmp_path / "a.mp4", "--checkpoint", checkpoint, "--views", "2", "--json", "--crops")
+    one, three = (json.loads(run(*command, number).stdout) for number in "13")
+    assert one["views"] != three["views"] and one["videos"][0]["classes"] != three["videos"][0]["classes"]
+    script = f"{sys.executable} -m csn.predict {tmp_path} --checkpoint {checkpoint} --views 1 | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
 
 
 def test_progress_counts_views(checkpoint: Path, tmp_path: Path) -> None:

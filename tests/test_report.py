@@ -194,6 +194,10 @@ def test_the_findings_told_are_those_of_the_files(scale: str) -> None:
         assert f"Not: at depth 50 ir-CSN above ResNet3D ({lead('ir-CSN-50', 'ResNet3D-50')});" in told
         fit = {label: results.measured(label, "train_top1").mean for label in top}
         assert f"({fit['ip-CSN-50']:.1f} % against {fit['ResNet3D-50']:.1f} %)" in told
+        fitted = {row.label: {int(one["seed"]): float(one["train_top1"]) for one in results.of(row.label)} for row in results.table.rows}
+        for pair in (("ir-CSN-26", "ResNet3D-26"), ("ip-CSN-26", "ResNet3D-26"), ("ir-CSN-50", "ResNet3D-50")):
+            fits_less = difference(fitted[pair[0]], fitted[pair[1]], range(20))
+            assert (f"does fit less than ResNet3D, barely ({fits_less})" in told) == (pair[0] == "ir-CSN-26") == fits_less.endswith(", -0.002]"), fits_less
         assert f"channel interactions (rank correlation {correlations[0][1:]}, and more closely than with FLOPs {correlations[1]}" in told
         assert f"+{later[0][1:]}, ir-CSN {later[1]}; on photographs" in told
         tops = [float(one["video_top1"]) for one in results.of("ResNet3D-50")]
@@ -292,10 +296,10 @@ def test_a_block_of_no_table_or_scale_is_refused(name: str, sentence: str) -> No
 def test_a_benchmark_is_told_with_its_machine(tmp_path: Path) -> None:
     path = tmp_path / "results" / "benchmarks" / "step.csv"
     path.parent.mkdir(parents=True)
-    path.write_text("# processor: P, 2 cores\n# load: 1.0\nmode,depth,ms,note\ntrain,50,1580.284,a\ninfer,152,0.00123456,\n")
+    path.write_text("# processor: P, 2 cores\n# load: 1.0\nmode,depth,ms,note\ntrain,50,1580.284,a\ninfer,152,0.00123456,\ninfer,26,0.0000123456,\n")
     text = filled("<!-- results: benchmark step -->\nold\n<!-- end -->", tmp_path)
     assert "processor: P, 2 cores; load: 1.0\n\n| mode | depth | ms | note |\n|---|---:|---:|---|\n| train | 50 | 1580 | a |" in text
-    assert "| infer | 152 | 0.00123 |  |" in text and "old" not in text
+    assert "| infer | 152 | 0.00123 |  |" in text and "| infer | 26 | 0.0000123 |  |" in text and "old" not in text
     with pytest.raises(UserError, match=r"Cannot read .*none\.csv .*run the benchmark"):
         filled("<!-- results: benchmark none -->\n<!-- end -->", tmp_path)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from csn.recipes import PAPER, SCALES, SMALL, SMOKE, recipe_of
-from csn.spec import MovingDigits, Recipe, Run, UserError, Variant, VideoSet
+from csn.spec import MovingDigits, Photos, Recipe, Run, UserError, Variant, VideoSet
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,13 @@ def test_any_change_of_content_changes_the_name() -> None:
     others = [replace(run, seed=1), replace(run, variant=Variant(pool1=False)), replace(run, recipe=replace(SMALL, lr=0.2)),
               replace(run, recipe=replace(SMALL, data=replace(SMALL.data, noise=5)))]  # fmt: skip
     assert len({run.name, *(o.name for o in others)}) == 5
+
+
+def test_sets_of_equal_numbers_are_told_apart() -> None:
+    names = set()
+    for data in (MovingDigits(train=800, test=800), Photos(train=800, test=800), MovingDigits(train=80, test=80), Photos(train=80, test=80)):
+        names.add(Run(variant=Variant(), recipe=replace(SMOKE, data=data), seed=0).name)
+    assert len(names) == 4
 
 
 def test_the_name_covers_only_what_differs_from_the_defaults() -> None:

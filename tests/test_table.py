@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from csn.provenance import REPOSITORY
 from csn.recipes import SMALL, SMOKE, recipe_of
 from csn.show import compared, reasons, render, sheets
 from csn.spec import UserError, Variant
-from csn.table import Quoted, Row, Table, cost_key, count_costs, every_table, planned_costs, runs_of, table_of
+from csn.table import COSTS, Quoted, Row, Table, cost_key, count_costs, every_table, planned_costs, runs_of, table_of
 
 sys.path.insert(0, str(REPOSITORY / "experiments"))
 import table2_interactions
@@ -76,7 +77,7 @@ def test_collecting_merges_records_with_lines_that_came_along(tmp_path: Path) ->
     assert [(entry["run"], entry["video_top1"]) for entry in found] == [(first, "12.500"), (second, "8.250")] and not troubles
     assert found[0]["gmacs"] == "0.002000" and found[1]["gmacs"] == ""
     assert read_lines(csv_path(TABLE, SMOKE, tmp_path)) == found
-    other = replace(TABLE, rows=ROWS[1:])
+    other = replace(TABLE, rows=ROWS[1:], claims=())
     left = collect(other, SMOKE, tmp_path)[0]
     assert [entry["run"] for entry in left.lines] == [second] and left.superseded == 1
     assert read_lines(superseded(csv_path(TABLE, SMOKE, tmp_path))) == found[:1]
@@ -88,17 +89,77 @@ def test_learning_curves_are_collected_and_kept_with_their_line(tmp_path: Path) 
     put(tmp_path, ROWS[0], 0, video_top1=12.5, history=HISTORY)
     put(tmp_path, ROWS[1], 0, error="the loss is nan")
     results, _ = collect(table, SMOKE, tmp_path)
-    assert curves_path(table, SMOKE, tmp_path).name == "tiny_curves.csv"
+    assert curves_path(table, SMOKE, tmp_path).name == "tiny_table_curves.csv"
     [head, *rows] = csv.reader(curves_path(table, SMOKE, tmp_path).read_text().splitlines())
     assert head == list(CURVES) and len(rows) == 2
     assert rows[0] == ["tiny_table", "a", "0", "1", "0.050000", "4.40000", "1.500"]
     forget(tmp_path, ROWS[0], 0)
     assert collect(table, SMOKE, tmp_path)[0].curves == results.curves == read(table, SMOKE, tmp_path).curves
-    fewer = replace(table, rows=ROWS[1:])
+    fewer = replace(table, rows=ROWS[1:], claims=())
     known = read(fewer, SMOKE, tmp_path)
     assert known.superseded == 1 and known.curves == [] and "since its rows or recipe changed, are left out: 1." in reasons(known, fewer.rows)[-1]
     assert collect(fewer, SMOKE, tmp_path)[0].curves == []
     assert read_lines(superseded(curves_path(table, SMOKE, tmp_path)), CURVES) == results.curves
+
+
+def test_a_run_that_ended_well_once_keeps_its_line_when_it_is_killed_the_next_time(tmp_path: Path) -> None:
+    put(tmp_path, ROWS[0], 0, video_top1=12.5)
+    put(tmp_path, ROWS[1], 0, error="killed by signal 9", retry=True)
+    first, troubles = collect(TABLE, SMOKE, tmp_path)
+    assert [one["error"] for one in first.lines] == ["", "killed by signal 9"] and not troubles  # no line before: this one says why
+    shutil.rmtree(tmp_path / "runs")
+    put(tmp_path, ROWS[0], 0, error="killed by signal 9", retry=True)
+    again, troubles = collect(TABLE, SMOKE, tmp_path)
+    assert again.lines == first.lines and troubles == ["a seed 0, run again: killed by signal 9; its line of the run before stays."]
+    shutil.rmtree(tmp_path / "runs")
+    put(tmp_path, ROWS[0], 0, error="the loss is nan")  # an end that would come again is its result
+    assert [one["error"] for one in collect(TABLE, SMOKE, tmp_path)[0].lines] == ["the loss is nan", "killed by signal 9"]
+
+
+def test_claims_are_judged_on_all_rows_whatever_rows_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(3):
+        for k, row in enumerate(ROWS[:2]):
+            put(tmp_path, row, seed, video_top1=90.0 - 5 * k + seed * (1 + k))
+    table = replace(TABLE, claims=(*TABLE.claims, Claim(text="another", source="", tests=(Order(("b", "a")),))), figures=())
+    texts = {}
+    for only in ([], ["--only", "a"]):
+        assert cli.main(table, ["--show", "--scale", "smoke", "--seeds", "0", "1", "2", "--home", str(tmp_path), *only]) == 0
+        texts[bool(only)] = " ".join(capsys.readouterr().out.split("Claims")[1].split("difference:")[0].split())
+    assert texts[True] == texts[False] and "supported" in texts[True] and "refuted" in texts[True]
+    wide = replace(table, rows=(*ROWS, replace(ROWS[0], label="c", variant=replace(ROWS[0].variant, width=16))))
+    assert cli.main(wide, ["--show", "--scale", "smoke", "--home", str(tmp_path), "--only", "c"]) == 0
+    assert "Claims" not in capsys.readouterr().out  # none names it
+
+
+def test_a_wrong_table_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"`rows` \(=a\) of tiny_table must have different labels"):
+        replace(TABLE, rows=(ROWS[0], ROWS[0]))
+    with pytest.raises(UserError, match=r"`claims` \(=z\) must name rows of tiny_table, which are a, "):
+        replace(TABLE, claims=(Claim(text="", source="", tests=(Order(("a", "z")),)),))
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.setattr("csn.table.REPOSITORY", tmp_path)
+    own = 'from csn.table import Row, Table\nfrom csn.spec import Variant\nTABLE = Table(name="{}", title="", rows=(Row(label="a", variant=Variant({})),))\n'
+    for name, content, sentence in (
+        ("table71_copied", own.format("table3_groups", ""), r"The `name` \(=table3_groups\) of the table in .*table71_copied.py must be table71_copied"),
+        ("table72_groups", own.format("table72_groups", "groups=3"), r"experiments/table72_groups.py cannot be used \(UserError: `groups` \(=3\)"),
+        ("table73_comma", "TABLE = (,)\n", r"experiments/table73_comma.py cannot be used \(SyntaxError: .*; mend it, or move it away"),
+    ):
+        (tmp_path / "experiments" / f"{name}.py").write_text(content)
+        with pytest.raises(UserError, match=sentence):
+            table_of(name)
+        sys.modules.pop(name, None)
+
+
+def test_new_counts_go_to_the_home(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = COSTS.read_bytes()
+    rare = replace(TABLE, rows=(Row(label="deep", variant=Variant(block="ip", depth=101, interior_relu=True)),), claims=(), scale="sports1m", figures=())
+    assert cli.main(rare, ["--show", "--home", str(tmp_path)]) == 0
+    assert COSTS.read_bytes() == before and len(json.loads((tmp_path / "results/costs.json").read_text())) > 0
+    capsys.readouterr()
+    assert cli.main(rare, ["--plan", "--home", str(tmp_path), "--data", str(tmp_path)]) == 0
+    assert "Empty cost cells" not in capsys.readouterr().out
+    assert cli.main(rare, ["--plan", "--home", str(tmp_path / "other"), "--data", str(tmp_path)]) == 0
+    assert "Empty cost cells" in capsys.readouterr().out
 
 
 def test_the_csv_has_the_agreed_columns_and_no_zero_for_missing(tmp_path: Path) -> None:
