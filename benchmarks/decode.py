@@ -228,14 +228,15 @@ def main() -> None:
         soak(pickle.loads(args.paths[0].read_bytes()), args.soak, args.seed)
     elif args.soak:
         with tempfile.NamedTemporaryFile(suffix=".pickle") as shared:
-            shared.write(pickle.dumps(truth(paths)))
+            known = truth(paths)
+            shared.write(pickle.dumps(known))
             shared.flush()
             command = [sys.executable, sys.argv[0], shared.name, "--soak", str(args.soak), "--seed"]
             jobs = [subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True) for k in range(args.processes)]
             lines = [line for job in jobs for line in job.communicate()[0].splitlines()]
         names = ("process", "second", "reads", "wrong", "MB")
         rows = [dict(zip(names, line.split(","), strict=True)) for line in lines]
-        facts = describe("cpu") | {"setting": f"{args.processes} processes for {args.soak:.0f} s, random frames of {len(paths)} files"}
+        facts = describe("cpu") | {"setting": f"{args.processes} processes for {args.soak:.0f} s, random frames of {len(known)} files"}
         write(f"{args.name}_soak", rows, facts)
         found = quarters([{name: float(cell) for name, cell in row.items()} for row in rows])
         show("Reads by all processes together, memory of one", found)

@@ -62,7 +62,8 @@ def estimates(runs: Sequence[Run], profile: Profile, took: Mapping[str, float]) 
 
 
 def gpu_seconds(runs: Sequence[Run]) -> dict[str, float]:
-    """Seconds of each run on one GPU that sustains SUSTAINED, by name; an estimate. Runs of unknown cost are left out.
+    """Seconds of each run on one GPU that sustains SUSTAINED, by name; an estimate. Runs of unknown cost are left out, and those of built-in
+    data, whose networks are too small for a GPU to be bound by arithmetic.
 
     Two operations a multiply-add; a training clip costs three forward passes; then every view of all test videos, and of all
     training videos for the accuracy of the fit where there was training, costs one. Reading and decoding are left out.
@@ -71,10 +72,10 @@ def gpu_seconds(runs: Sequence[Run]) -> dict[str, float]:
     for run in runs:
         recipe, data = run.recipe, run.recipe.data
         macs = costs.get(cost_key(run.variant, recipe), {}).get("flops")
-        if macs is None:
+        if macs is None or isinstance(data, Embedded):
             continue
         view = costs.get(cost_key(run.variant, recipe, view=True), {}).get("flops") or macs * (recipe.test_crop / recipe.crop) ** 2
-        train, test = (data.train, data.test) if isinstance(data, Embedded) else VIDEOS[data.kind]
+        train, test = VIDEOS[data.kind]
         videos = test + (train if recipe.clips_per_epoch else 0)
         forward = 3 * macs * recipe.epochs * recipe.clips_per_epoch + view * recipe.test_clips * recipe.test_crops * videos
         expected[run.name] = 2 * forward / SUSTAINED

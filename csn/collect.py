@@ -130,6 +130,17 @@ def known_lines(table: Table, recipe: Recipe, home: Path) -> dict[str, Line]:
     return {**shared, **{line["run"]: line for line in read_lines(csv_path(table, recipe, home))}}
 
 
+def known_curves(table: Table, recipe: Recipe, home: Path) -> dict[str, list[Line]]:
+    """{run name: lines of its learning curve} from the tables' CSVs at that scale, of which the table's own counts first. Raises UserError."""
+    found: dict[str, list[Line]] = {}
+    for one in (table, *(other for other in every_table() if other.curves and other.name != table.name)):
+        run_of, own = {(line["row"], line["seed"]): line["run"] for line in read_lines(csv_path(one, recipe, home))}, dict[str, list[Line]]()
+        for curve in read_lines(curves_path(one, recipe, home), CURVES):
+            own.setdefault(run_of.get((curve["row"], curve["seed"]), ""), []).append(curve)
+        found = {**own, **found}
+    return found
+
+
 def read_lines(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, str]]:
     """The lines of a results CSV, [] when there is none. Raises UserError when its header is not ours."""
     try:
@@ -198,13 +209,14 @@ def collect(table: Table, recipe: Recipe, home: Path) -> tuple[Results, list[str
 
     Lines come from the records below home; a line already in the CSV whose run has no record here is kept (results that
     came with the repository, or were brought home from a cluster) as long as the run still belongs to the table. One that does
-    not, since a row or the recipe was changed, is moved to a file beside it. The line of a run that another table's CSV has is taken over.
+    not, since a row or the recipe was changed, is moved to a file beside it. The line and curve of a run that another table's CSV has are taken over.
     A run that ended well once keeps its line where it was stopped or killed the next time.
     """
     target = csv_path(table, recipe, home), curves_path(table, recipe, home)
     old, old_curves = read_lines(target[0]), read_lines(target[1], CURVES) if table.curves else []
     kept, known = {line["run"]: line for line in old}, known_lines(table, recipe, home)
     seeds = sorted({int(line["seed"]) for line in known.values()} | seeds_on_disk(home))
+    curved = known_curves(table, recipe, home) if table.curves else {}
     lines, curves, troubles = [], [], []
     for row in table.rows:
         for _, run in runs_of([row], recipe, seeds):
@@ -221,7 +233,7 @@ def collect(table: Table, recipe: Recipe, home: Path) -> tuple[Results, list[str
                 curves += curve_of(table, row, run, record)
             elif run.name in known and kept.get(run.name, {"row": row.label})["row"] == row.label:
                 lines.append({**known[run.name], "table": table.name, "row": row.label})
-                curves += [line for line in old_curves if (line["row"], line["seed"]) == (row.label, str(run.seed))]
+                curves += [{**line, "table": table.name, "row": row.label} for line in curved.get(run.name, ())]
     here = {line["run"] for line in lines}
     gone = [line for name, line in kept.items() if name not in here]
     if gone:

@@ -56,14 +56,14 @@ def ledger(home: Path, scales: Sequence[str]) -> Ledger:
 def ledger_sheet(found: Ledger) -> Sheet:
     """The ledger to read: a line a claim and scale."""
     columns = ("table", "claim", "scale", "difference", "deciding part", "n", "verdict")
-    rows = [(results.table.name[5:6], one.claim.text, results.recipe.scale, *judged_cells(one)) for results, one in found.judged]
+    rows = [(str(results.table.number), one.claim.text, results.recipe.scale, *judged_cells(one)) for results, one in found.judged]
     return Sheet("Every claim", columns, rows, " ".join([RULE, *found.left_out]), text=(*columns[1:5], "verdict"))
 
 
 def parts_sheet(found: Ledger) -> Sheet:
     """Every part of every claim: a line a part and scale."""
     columns = ("table", "claim", "scale", "part", "difference", "n")
-    rows = [(results.table.name[5:6], one.claim.text, results.recipe.scale, part.name, difference(part), part.n)
+    rows = [(str(results.table.number), one.claim.text, results.recipe.scale, part.name, difference(part), part.n)
             for results, one in found.judged for part in one.parts]  # fmt: skip
     return Sheet("Every part of the claims", columns, rows, "A claim needs every part above 0.", text=columns[1:5])
 

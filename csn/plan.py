@@ -73,7 +73,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
     work = runs_of(rows, recipe, seeds)
     lines = timed_lines(table, recipe, home)
     costs, expected = planned_costs(), seconds_of(work, table, lines)
-    gpu = {} if isinstance(recipe.data, Embedded) else cluster.gpu_seconds([run for _, run in work])
+    gpu = cluster.gpu_seconds([run for _, run in work])
     grid = Grid(title=f"{table.title}: plan at scale {recipe.scale}, width {recipe.width}", title_justify="left", caption_justify="left",
                 caption=f"GMACs of one clip of {clip_of(rows, recipe)}. each: one job, h:min:s." if work else "")  # fmt: skip
     for name in ("row", "GMACs", "M par", "M inter"):

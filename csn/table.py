@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -123,6 +124,12 @@ class Table:
         for row in (row for claim in self.claims for part in claim.parts() for row in part.rows):
             require(row in known, "claims", row, f"must name rows of {self.name}, which are {', '.join(known)}")
 
+    @property
+    def number(self) -> int:
+        """The number in its name, 0 where there is none."""
+        found = re.match(r"table(\d+)", self.name)
+        return int(found[1]) if found else 0
+
     def chosen(self, labels: Sequence[str] | None) -> list[Row]:
         """The rows of these labels, all of them for None. Raises UserError listing the rows."""
         known = [row.label for row in self.rows]
@@ -150,7 +157,7 @@ def table_of(name: str) -> Table:
 
 def every_table() -> list[Table]:
     """The tables of experiments/, in the order of their numbers."""
-    return [table_of(path.stem) for path in sorted((REPOSITORY / "experiments").glob("table*.py"))]
+    return sorted((table_of(path.stem) for path in sorted((REPOSITORY / "experiments").glob("table*.py"))), key=lambda table: table.number)
 
 
 def runs_of(rows: Iterable[Row], recipe: Recipe, seeds: Iterable[int] | None = None) -> list[tuple[Row, Run]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,9 +16,13 @@ from test_table import TABLE, line, lines
 from csn import plots
 from csn.collect import Results, read
 from csn.plots.axes import beside, channel_separated, grouped
+from csn.provenance import REPOSITORY
 from csn.recipes import PAPER, PHOTO, SMALL, SMOKE
-from csn.spec import UserError
+from csn.spec import UserError, Variant
 from csn.table import every_table, runs_of, table_of
+
+sys.path.insert(0, str(REPOSITORY / "experiments"))
+import table3_groups
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +153,33 @@ def test_schedules_are_drawn_against_epochs() -> None:
     _, accuracy, test, gap = (drawn_at(ax, "epochs") for ax in plots.schedules(Results(table, SMALL, lines, seeds=(0, 1))).axes)
     assert test == gap == {"D": [(30, 0.0), (60, 0.0)], "P": [(30, 4.0), (60, 1.0)]}
     assert accuracy == {"o": [(30, 80.5), (60, 80.5)], "D": [(30, 80.5), (60, 80.5)], "P": [(30, 84.5), (60, 81.5)]}
+
+
+def test_figures_of_someone_s_own_rows_draw_them_or_say_why_not() -> None:
+    """Groups and depths that no table here has get a marker; blocks of no family are not taken for ResNet3D."""
+    own = [replace(table3_groups.EIGHT[0], label=label, variant=Variant(block=block, depth=depth, groups=groups))
+           for label, block, depth, groups in (("dg2", "bottleneck-DG", 26, 2), ("g16", "simple-G", 18, 16), ("18", "simple", 18, 1))]  # fmt: skip
+    found = [line(row.label, 0, 50, gmacs="1", interactions_m="2", train_top1="60", block=row.variant.block, depth=str(row.variant.depth),
+                  groups=str(row.variant.groups)) for row in own]  # fmt: skip
+    results = Results(replace(table3_groups.TABLE, rows=tuple(own), claims=()), SMALL, found, seeds=(0,))
+    for figure in (plots.tradeoffs(results), plots.families(results), plots.regularization(results)):
+        assert any(str(one.get_marker()) == "h" for ax in figure.axes for one in ax.lines) or figure.axes[0].get_xlabel() == "video@1, %"
+    assert [text.get_text() for text in plots.families(results).legends[0].get_texts()] == ["others", "depth 26", "depth 18"]
+    schedules = table_of("table4_schedules")
+    twice = (*schedules.rows, replace(schedules.rows[0], label="again"))
+    with pytest.raises(UserError, match=r"row again has the network and the epochs of row ResNet3D-50; take it out of the table's `figures`"):
+        plots.schedules(Results(replace(schedules, rows=twice), SMALL, ()))
+    with pytest.raises(UserError, match=r"row dg2 is none of ResNet3D, ir-CSN and ip-CSN"):
+        plots.data_sizes(results)
+    assert [ax.get_title() for ax in plots.curves(results).axes] == ["depth 18", "depth 26"]
+
+
+def test_an_axis_of_accuracies_is_no_cliff_for_one_video() -> None:
+    table = table_of("table4_sizes")
+    found = [line(row.label, seed, 80 + seed, train_top1="99.9" if row.videos == 4 else "100", block=row.variant.block, depth="50")
+             for row in table.rows for seed in (0, 1)]  # fmt: skip
+    train, test, *_ = plots.data_sizes(Results(table, SMALL, found, seeds=(0, 1))).axes
+    assert train.get_ylim()[0] <= 90.3 and train.get_ylim()[1] <= 100.3 and test.get_ylim()[1] - test.get_ylim()[0] >= 10
 
 
 def test_recalled_numbers_are_hollow() -> None:

@@ -131,6 +131,22 @@ def test_claims_are_judged_on_all_rows_whatever_rows_are_printed(tmp_path: Path,
     assert "Claims" not in capsys.readouterr().out  # none names it
 
 
+def test_curves_are_taken_over_with_the_lines_of_shared_runs(tmp_path: Path) -> None:
+    first = table4_regularization.TABLE
+    put(tmp_path, first.rows[0], 0, video_top1=12.5, history=HISTORY)
+    collect(first, SMOKE, tmp_path)
+    shutil.rmtree(tmp_path / "runs")
+    own = replace(first, name="table7_mine", rows=first.rows[:2], claims=())
+    found = collect(own, SMOKE, tmp_path)[0]
+    assert [one["table"] for one in (*found.lines, *found.curves)] == ["table7_mine"] * 3 and [one["loss"] for one in found.curves] == ["4.40000", "4.20000"]
+    assert collect(own, SMOKE, tmp_path)[0].curves == found.curves == read(own, SMOKE, tmp_path).curves
+
+
+def test_tables_are_told_by_their_whole_number() -> None:
+    assert [replace(TABLE, name=name).number for name in ("table4_sizes", "table10_mine", "tiny_table")] == [4, 10, 0]
+    assert [table.number for table in every_table()] == [1, 2, 3, 4, 4, 4, 5]
+
+
 def test_a_wrong_table_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"`rows` \(=a\) of tiny_table must have different labels"):
         replace(TABLE, rows=(ROWS[0], ROWS[0]))

@@ -32,6 +32,7 @@ from csn.plots.axes import (
     group_curves,
     grouped,
     learning,
+    marker_of,
     published_numbers,
     summary,
     tradeoff,
@@ -46,6 +47,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+LEAST = 10  # points that an axis of accuracies spans, so that one video more or less is no cliff
+
+
 def titled(figure: Figure, results: Results, what: str) -> Figure:
     """figure under its title: table, scale, what is drawn, seeds a row."""
     for ax in figure.axes:
@@ -54,7 +58,7 @@ def titled(figure: Figure, results: Results, what: str) -> Figure:
             top = min(high, 100 + 0.02 * (100 - low))
             if ax.dataLim.y1 > top and "cut" not in what:
                 what += ", cut at 100 %"  # no accuracy lies outside of 0 to 100, whatever an interval says
-            ax.set_ylim(max(0.0, low), top)
+            ax.set_ylim(max(0.0, min(low, top - LEAST)), top)
     figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}. {what}\n{seeds_told(results)}", fontsize=11)
     return figure
 
@@ -74,8 +78,8 @@ def legend(figure: Figure, data: pd.DataFrame) -> None:
     if data.empty:
         return
     families = [Line2D([], [], color=PALETTE[FAMILIES[name]], lw=4, label=name) for name in dict.fromkeys(data.family)]
-    kinds = [Line2D([], [], color="0.35", ls="", marker=MARKERS[name], ms=7, label=f"depth {name}" if name.isdigit() else name)
-             for name in MARKERS if name in set(data.kind)]  # fmt: skip
+    names = [name for name in MARKERS if name in set(data.kind)] + sorted(set(data.kind) - set(MARKERS))
+    kinds = [Line2D([], [], color="0.35", ls="", marker=marker_of(name), ms=7, label=f"depth {name}" if name.isdigit() else name) for name in names]
     figure.legend(handles=families + kinds, loc="outside right center", frameon=False, fontsize=9)
 
 
@@ -167,12 +171,14 @@ def by_sizes(results: Results, data: Sized) -> Figure:
 
 
 def curves(results: Results) -> Figure:
-    """Learning curves: training accuracy of the shallow and of the deep networks while they learn."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4), sharey=True, layout="constrained")
+    """Learning curves: training accuracy of the networks of each depth while they learn."""
+    depth_of = {row.label: row.variant.depth for row in results.table.rows if not row.unfit(results.recipe)}
+    depths = sorted(set(depth_of.values()))
+    figure, panels = plt.subplots(1, max(len(depths), 1), figsize=(0.5 + 4.5 * max(len(depths), 1), 4), sharey=True, squeeze=False, layout="constrained")
     whole = {(line["row"], line["seed"]) for line in results.complete}
     shown = [line for line in results.curves if (line["row"], line["seed"]) in whole]
-    for ax, depth in zip(axes, ("26", "50"), strict=True):
-        learning([line for line in shown if line["row"].endswith(f"-{depth}")], ax)
+    for ax, depth in zip(panels[0], depths, strict=False):
+        learning([line for line in shown if depth_of[line["row"]] == depth], ax)
         ax.set_title(f"depth {depth}", fontsize=10)
         ax.label_outer()
     return titled(figure, results, "Mean, band from lowest to highest")

@@ -33,10 +33,15 @@ TITLES = {
     "gmacs": "GMACs per clip", "interactions_m": "channel interactions, millions", "params_m": "parameters, millions",
     "video_top1": "test video@1, %", "train_top1": "training video@1, %", "clip_top1": "test clip@1, %", "gap": "training minus test video@1, points",
 }  # fmt: skip
-FAMILIES = {"simple": 0, "bottleneck": 1, "ResNet3D": 0, "ir-CSN": 1, "ip-CSN": 2}  # the colour of each
+FAMILIES = {"simple": 0, "bottleneck": 1, "ResNet3D": 0, "ir-CSN": 1, "ip-CSN": 2, "others": 7}  # the colour of each
 SOURCES = {"zoo": "D", "log": "^", "mmaction2": "s", "quoted": "v", "list": "X"}  # of published numbers, the marker of each
-SEPARATED = {"bottleneck-D": "ir-CSN", "ip": "ip-CSN"}
+NETWORKS = {"bottleneck": "ResNet3D", "bottleneck-D": "ir-CSN", "ip": "ip-CSN"}  # Tables 2 and 4 have no others
 MARKERS = {"full": "o", "G2": "s", "G4": "p", "G8": "^", "D": "D", "DG4": "X", "ip": "P", "26": "o", "50": "s", "101": "^", "152": "D"}
+
+
+def marker_of(kind: str) -> str:
+    """The marker of a kind: that of MARKERS, or a hexagon for one that only a table of someone's own has."""
+    return MARKERS.get(kind, "h")
 
 
 def summary(lines: Sequence[Line], metric: str) -> pd.DataFrame:
@@ -68,8 +73,8 @@ def grouped(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def channel_separated(data: pd.DataFrame) -> pd.DataFrame:
-    """With the columns family (ResNet3D, ir-CSN, ip-CSN) and kind (the depth)."""
-    return data.assign(family=[SEPARATED.get(block, "ResNet3D") for block in data.block], kind=data.depth.astype(str))
+    """With the columns family (ResNet3D, ir-CSN, ip-CSN, others) and kind (the depth)."""
+    return data.assign(family=[NETWORKS.get(block, "others") for block in data.block], kind=data.depth.astype(str))
 
 
 def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, chained: Sequence[str] = tuple(MARKERS), log: bool = True) -> Axes:
@@ -92,7 +97,7 @@ def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, chained: Sequence[str] = t
         chain = part[part.kind.isin(chained)].sort_values("x")
         ax.plot(chain.x, chain["mean"], "-", color=colour, alpha=0.45, lw=1.2, zorder=1)
         for _, point in part.iterrows():
-            marker = MARKERS[point["kind"]]
+            marker = marker_of(point["kind"])
             place = ax.transData + ScaledTranslation(ASIDE * point["aside"], 0, figure.dpi_scale_trans)
             if point["aside"]:
                 ax.annotate("", (point["x"], point["mean"]), (72 * ASIDE * point["aside"], 0), textcoords="offset points", zorder=2,
@@ -209,10 +214,10 @@ def against_paper(results: Results, ax: Axes) -> Axes:
     shown = channel_separated(shown)
     for _, row in shown.iterrows():
         paper, colour = papers[row["row"]], PALETTE[FAMILIES[row["family"]]]
-        ax.errorbar(paper.value, row["mean"], yerr=row["half"] or None, fmt=MARKERS[row["kind"]], color=colour, ms=8, mew=1.6, capsize=3,
+        ax.errorbar(paper.value, row["mean"], yerr=row["half"] or None, fmt=marker_of(row["kind"]), color=colour, ms=8, mew=1.6, capsize=3,
                     mfc="white" if paper.recalled else colour)  # fmt: skip
     handles = [Line2D([], [], color=PALETTE[FAMILIES[name]], lw=4, label=name) for name in dict.fromkeys(shown.family)]
-    handles += [Line2D([], [], color="0.35", mfc="white", ls="", marker=MARKERS[kind], ms=8, label=f"depth {kind}") for kind in dict.fromkeys(shown.kind)]
+    handles += [Line2D([], [], color="0.35", mfc="white", ls="", marker=marker_of(kind), ms=8, label=f"depth {kind}") for kind in dict.fromkeys(shown.kind)]
     ax.legend(handles=handles, frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1))
     ax.set_xlabel("paper, Kinetics-400 video@1, % (hollow: recalled, no source found)", fontsize=9)
     ax.set_ylabel(f"here, scale {results.recipe.scale}, video@1, %", fontsize=9)
@@ -226,7 +231,8 @@ def published_numbers(results: Results, ax: Axes) -> Axes:
     for y, row in enumerate(results.table.rows):
         for i, one in enumerate(row.published):
             place = y + 0.2 * (i - (len(row.published) - 1) / 2)
-            ax.plot(one.value, place, SOURCES[one.source], color=PALETTE[7], ms=6, mec="white", mew=0.5, label="_" if one.source in told else one.source)
+            label = "_" if one.source in told else one.source
+            ax.plot(one.value, place, SOURCES.get(one.source, "h"), color=PALETTE[7], ms=6, mec="white", mew=0.5, label=label)
             told.add(one.source)
         if not row.published:
             ax.text(0.01, y, "none published with a source", va="center", fontsize=8, color="0.4", transform=ax.get_yaxis_transform())

@@ -12,9 +12,9 @@ from matplotlib.ticker import NullLocator
 from csn.claims import Line, value
 from csn.collect import Results
 from csn.metrics import interval
-from csn.plots.axes import FAMILIES, PALETTE, SEPARATED, TITLES, empty
+from csn.plots.axes import FAMILIES, NETWORKS, PALETTE, TITLES, empty
 from csn.recipes import VIDEOS
-from csn.spec import Embedded, Recipe
+from csn.spec import Embedded, Recipe, UserError
 
 STYLES = {"ResNet3D": "o-", "ir-CSN": "D--", "ip-CSN": "P:"}
 ASIDE = 1.04  # factor between markers of one size
@@ -29,9 +29,15 @@ class Sized:
 
 
 def sized(results: Results, axis: str, size: Callable[[Recipe], int]) -> Sized:
-    """The lines of results by a size of each row's recipe."""
-    sizes = {row.label: size(row.under(results.recipe)) for row in results.table.rows if not row.unfit(results.recipe)}
-    return Sized(axis, {(SEPARATED.get(line["block"], "ResNet3D"), sizes[line["row"]], int(line["seed"])): line for line in results.complete})
+    """The lines of results by a size of each row's recipe. Raises UserError where two rows would share a point, or one belongs to no family."""
+    fit = [row for row in results.table.rows if not row.unfit(results.recipe)]
+    keys = {row.label: (NETWORKS.get(row.variant.block, ""), size(row.under(results.recipe))) for row in fit}
+    for label, key in keys.items():
+        other = next(one for one, own in keys.items() if own == key)
+        if not key[0] or other != label:
+            why = "is none of ResNet3D, ir-CSN and ip-CSN" if not key[0] else f"has the network and the {axis} of row {other}"
+            raise UserError(f"The figure of {results.table.name} against {axis} cannot be drawn: row {label} {why}; take it out of the table's `figures`.")
+    return Sized(axis, {(*keys[line["row"]], int(line["seed"])): line for line in results.complete})
 
 
 def training_videos(recipe: Recipe) -> int:
