@@ -11,9 +11,9 @@ from csn.spec import Variant
 dependencies = ["torch", "torchvision", "numpy", "PIL", "safetensors"]
 
 
-def load(path: str, num_classes: int | None = None) -> ResNet3D:
+def load(path: str, num_classes: int | None = None, statistics: str | None = None) -> ResNet3D:
     """The network of a checkpoint file in any format, in eval mode, with its input statistics; see csn.load."""
-    return _load(path, num_classes)
+    return _load(path, num_classes, statistics)
 
 
 def ir_csn(depth: int = 152, num_classes: int = 400) -> ResNet3D:

@@ -51,6 +51,8 @@ def table_of(args: list[str]) -> tuple[Table, list[str]]:
     from csn.data.loader import load, scanned
 
     facts, _ = read(own.data / "checkpoints" / own.checkpoint)
+    for note in facts.notes:
+        print(f"note: {note}", file=sys.stderr)
     given = facts.input
     if own.batch < 1 or own.micro_batch < 1:
         raise UserError(f"`--batch` (={own.batch}) and `--micro-batch` (={own.micro_batch}) must be at least 1.")

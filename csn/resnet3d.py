@@ -127,7 +127,10 @@ def build(variant: Variant, num_classes: int, frames: int = 8) -> ResNet3D:
 
 
 def fully_convolutional(net: ResNet3D, window: int = 7) -> ResNet3D:
-    """Replace net's head by its dense form (see DenseHead), in place, weights kept; returns net."""
+    """Replace net's head by its dense form (see DenseHead), in place, weights kept; returns net. Raises UserError for a head with windows of
+    its own (PyTorchVideo's)."""
     if isinstance(net.head, Head):
         net.head = DenseHead(net.head.fc, window)
+    if not isinstance(net.head, DenseHead):
+        raise UserError(f"The network's head, {type(net.head).__name__}, has no dense form.")
     return net

@@ -139,6 +139,8 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
     if state is not None:
         if state.get("pretrained", "") != sha256:
             raise UserError(f"`pretrained` (={recipe.pretrained}) is not the file this run began from; bring that back, or delete {folder}.")
+        if state.get("data", split.fingerprint) != split.fingerprint:
+            raise UserError(f"The training videos of {recipe.data.kind} are not those that this run began with; bring those back, or delete {folder}.")
         net.load_state_dict(state["net"])
         sgd.load_state_dict(state["sgd"])
         step, history, damaged, seconds = state["step"], state["history"], set(state["damaged"]), state["seconds"]
@@ -159,7 +161,7 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
         total = reduced(sums, place)
         if place.rank == 0:
             spent = seconds + time.monotonic() - began
-            state = {"net": net.state_dict(), "sgd": sgd.state_dict(), "step": step, "history": history, "pretrained": sha256}
+            state = {"net": net.state_dict(), "sgd": sgd.state_dict(), "step": step, "history": history, "pretrained": sha256, "data": split.fingerprint}
             checkpoints.save(folder, {**state, "damaged": sorted(damaged), "seconds": spent, "sums": total.cpu()})
 
     growth = Growth(device)

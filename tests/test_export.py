@@ -85,6 +85,30 @@ def test_what_does_not_compute_the_same_is_not_written(tmp_path: Path, monkeypat
         export(net, tmp_path / "net.pth")
 
 
+def test_logits_that_are_no_numbers_are_no_agreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = csn.load(small_checkpoint(tmp_path / "net.safetensors", variant=VARIANTS[0]))
+
+    def broken(given: torch.nn.Module) -> torch.nn.Module:
+        copied = portable(given)
+        copied.head.fc.bias.data[0] = float("nan")
+        return copied
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"differs from the network by nan of its largest logit; .*net.pt2 was not written"):
+        patch.setattr("csn.export.portable", broken)
+        export(net, tmp_path / "net.pt2")
+    net.head.fc.weight.data.fill_(3e38)
+    with pytest.raises(UserError, match="differs from the network by nan"):
+        export(net, tmp_path / "net.pt2")
+    assert not (tmp_path / "net.pt2").exists()
+
+
+def test_a_network_in_training_stays_as_it_is(tmp_path: Path) -> None:
+    net = csn.load(small_checkpoint(tmp_path / "net.safetensors", variant=VARIANTS[0])).train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    assert export(net, tmp_path / "net.pt2").error < TOLERANCE and net.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
 def test_the_command(tmp_path: Path) -> None:
     path = small_checkpoint(tmp_path / "net.safetensors", variant=VARIANTS[0])
     done = run("-m", "csn.export", path, "--to", tmp_path / "net.pt2", "--fold")

@@ -56,6 +56,9 @@ def test_stopped_and_resumed_equals_uninterrupted(data: Path, file: Path, tmp_pa
             with pytest.raises(Stopped):
                 train(run, splits["train"], reader, tmp_path / name, Place(stop=lambda: True), file)
         trained = train(run, splits["train"], reader, tmp_path / name, Place(), file)
+        other = replace(splits["train"], fingerprint="of others")
+        with pytest.raises(UserError, match=r"The training videos of moving-digits are not those that this run began with; bring those back, or delete"):
+            train(run, other, reader, tmp_path / name, Place(), file)
         assert trained.pretrained == hashlib.sha256(file.read_bytes()).hexdigest()
         nets.append(trained.net)
     before = csn.load(file)

@@ -82,6 +82,35 @@ def test_everything_else_in_a_pickle_is_refused_by_name() -> None:
         read_pickle(pickle.dumps(np.arange(6, dtype=np.float32), 2).replace(b"K\x06\x85", b"K\x07\x85"))
 
 
+def test_tuples_of_tuples_are_neither_hashed_nor_printed() -> None:
+    """Doubled 60 times by the memo they would take for ever, nested a hundred thousand deep all of the stack."""
+    doubling = b"".join(b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(60))
+    for before, value in ((b"](K\x06q\x00" + doubling + b"e", b"h\x3c"), (b"", b"N" + b"\x85" * 100_000)):
+        for end in (b"}(" + value + b"K\x01u.", b"}" + value + b"K\x01s.", b"(" + value + b"K\x01d.",
+                    b"ccollections\nOrderedDict\n](" + value + b"K\x01\x86e\x85R."):  # fmt: skip
+            with pytest.raises(Refused, match="a dictionary with a tuple for a key"):
+                read_pickle(b"\x80\x02" + before + end)
+    array = pickle.dumps(np.arange(6, dtype=np.float32), 2)
+    assert b"K\x06\x85" in array
+    before = b"\x80\x02](K\x06q\x00" + doubling + b"e"
+    with pytest.raises(Refused, match="an array without a shape"):
+        read_pickle(array.replace(b"\x80\x02", before).replace(b"K\x06\x85", b"h\x3c\x85"))
+
+
+def test_numbers_of_types_and_names_that_no_network_has(tmp_path: Path) -> None:
+    theirs = Foreign("mmaction2", "ir", 50, width=4, classes=5)
+    assert read(theirs.save(tmp_path / "a", meta={"CLASSES": torch.zeros(5)}))[0].classes == ()
+    path = theirs.save(tmp_path / "b")
+    held = torch.load(path, weights_only=True)
+    tensors = held.get("state_dict", held)
+    name = next(iter(tensors))
+    torch.save({**tensors, name: tensors[name].to(torch.float8_e4m3fn)}, tmp_path / "c")
+    with pytest.raises(UserError, match=rf"without sensible numbers: {name}"):
+        read(tmp_path / "c")
+    with pytest.raises(Refused, match="'int' in it is a int, not a tensor"):
+        containers.unwrapped({10**5000: 1})
+
+
 def test_copies_of_one_text_are_refused() -> None:
     text = b"X" + (10_000).to_bytes(4, "little") + b"a" * 10_000
     once = b"\x80\x02]q\x00(c_codecs\nencode\nq\x01" + text + b"q\x02X\x06\x00\x00\x00latin1q\x03\x86R"

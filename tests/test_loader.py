@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,6 +145,15 @@ def test_clip_by_clip_gives_the_views_of_one_reading(tmp_path: Path, monkeypatch
     for i in range(2):
         assert torch.equal(views[i][0], whole[i])
     assert max(read[:2]) > 4 and read[2:] == [4] * 6
+    large = write(tmp_path / "large" / "l.mp4", 60, (320, 480), preset="ultrafast")
+    recipe, split = replace(RECIPE, test_clips=10, crop=32, test_crop=32, resize=None), Split((Sample(large, (0,), "l"),), ("a",))
+    reader = Reader()
+    reader.length(split.samples[0])  # probed: that reads many frames at a time
+    tracemalloc.start()
+    loader.TestVideos(split, recipe, reader)[0]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 4 * (4 * 320 * 480 * 3), most  # a few clips of whole frames: a crop does not keep its clip until the last one is read
 
 
 def test_the_share_of_damage_is_that_of_the_whole_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,10 @@ def test_the_window_head_averages_the_logits_of_all_windows() -> None:
     torch.testing.assert_close(head(x), expected)
     assert difference(head(x), fc(x.mean((2, 3, 4)))) > 1e-3
     torch.testing.assert_close(head(x[:, :, :2, :3, :3]), fc(x[:, :, :2, :3, :3].mean((2, 3, 4))))  # a small map: one window
+    net = csn.build(csn.Variant(block="ip", depth=26, width=4), 3)
+    net.head = head
+    with pytest.raises(UserError, match="head, WindowHead, has no dense form"):
+        csn.fully_convolutional(net)
 
 
 def test_input_statistics_follow_the_format(tmp_path: Path) -> None:
@@ -110,8 +114,14 @@ def test_input_statistics_follow_the_format(tmp_path: Path) -> None:
     net = csn.load(backbone.save(tmp_path / "d", meta={"cfg": text, "dataset_meta": {"classes": names}}))
     assert net.input.mean == pytest.approx(STATISTICS["imagenet"][0]) and net.input.std == pytest.approx(STATISTICS["imagenet"][1])
     assert net.classes == tuple(names) and not net.facts.notes
+    bytes_only = "dict(mean=[0, 0, 0], std=[255, 255, 255])"
+    assert read(backbone.save(tmp_path / "f", meta={"cfg": bytes_only}))[0].input.std == (1, 1, 1)
+    titles = [dict(read(Foreign(form, "ir", 50).save(tmp_path / form))[0].rows())["format"].split(", sha")[0] for form in ("mmaction2", "backbone")]
+    assert titles == ["MMAction2", "MMAction2, backbone"]
     silent, _ = read(backbone.save(tmp_path / "e"))
     assert silent.input.mean == STATISTICS["kinetics"][0] and "IG-65M" in silent.notes[0]
+    write(tmp_path / "ours.safetensors", silent, _)
+    assert read(tmp_path / "ours.safetensors")[0].notes == silent.notes  # what was assumed once is not forgotten by a conversion
     chosen, _ = read(tmp_path / "e", "imagenet")
     assert chosen.input.mean == STATISTICS["imagenet"][0] and not chosen.notes
 
@@ -223,6 +233,10 @@ def test_odd_headers_are_refused_in_a_sentence_or_read_as_silent(tmp_path: Path)
     (tmp_path / "null.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
     with pytest.raises(UserError, match=r"null.safetensors is refused"):
         load(tmp_path / "null.safetensors")
+    told["variant"]["width"], told["bn_eps"] = 4, 10**400
+    safetensors.torch.save_file(state, tmp_path / "eps.safetensors", {"csn": json.dumps(told)})
+    with pytest.raises(UserError, match="its header is damaged or of another version"):
+        load(tmp_path / "eps.safetensors")
     for text in ("mean=[1..2, 3, 4], std=[1, 1, 1]", "mean=[0.4, 0.4, 0.4], std=[0, 0, 0]"):
         assert statistics_in({"config": text}) is None
 

@@ -19,6 +19,7 @@ import decord
 import numpy as np
 import pytest
 from made_videos import X264, picture_file, write, write_folder
+from PIL import Image
 
 from csn.data import probing, sets
 from csn.data.media import listing, stem
@@ -374,6 +375,28 @@ def test_damaged_folders_of_pictures(tmp_path: Path) -> None:
     (tmp_path / "other/00002.jpg").replace(mixed / "00002.jpg")
     with pytest.raises(VideoError, match="differ in size"):
         probe(mixed)
+
+
+def test_pictures_of_odd_kinds_are_read_or_named(tmp_path: Path) -> None:
+    ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(ramp).save(tmp_path / "1.png")
+    assert np.array_equal(read_frames(tmp_path, [0])[0, ..., 1], (ramp >> 8).astype(np.uint8))
+    (tmp_path / "1.png").unlink()
+    Image.fromarray(np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64)).save(tmp_path / "1.png", "tiff")
+    with pytest.raises(VideoError, match=r"1\.png has pixels of 32 bits"):
+        probe(tmp_path)
+    (tmp_path / "1.png").unlink()
+    jpeg = bytearray(picture_file_bytes(tmp_path))
+    at = jpeg.index(b"\xff\xc0") + 5  # height and width
+    jpeg[at : at + 4] = b"\xff\xff\xff\xff"
+    (tmp_path / "1.jpg").write_bytes(jpeg)
+    with pytest.raises(VideoError, match="could be decompression bomb"):
+        read_frames(tmp_path, [0], VideoPlan(1, 40, 60, 0.0, "pictures"))
+
+
+def picture_file_bytes(folder: Path) -> bytes:
+    picture_file(folder / "1.jpg", 0)
+    return (folder / "1.jpg").read_bytes()
 
 
 def test_of_several_series_of_pictures_the_one_of_pictures_is_read(tmp_path: Path) -> None:

@@ -226,6 +226,35 @@ def test_a_last_frame_that_is_shown_long_is_no_early_end(ending: str, tmp_path: 
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+@pytest.mark.parametrize("at", [12, 23])
+def test_a_pause_does_not_make_a_film_slow(at: int, ending: str, tmp_path: Path) -> None:
+    """One frame of 24, in the middle or the last but one, is shown for a minute."""
+    path = write(tmp_path / f"a{ending}", 24, times=[i + (1500 if i >= at else 0) for i in range(24)], **X264)
+    assert probe(path).fps == pytest.approx(25, rel=0.02) and probe(path).frames == 24
+
+
+def test_sound_that_outlasts_the_pictures_is_no_early_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as out:
+        pictures, sound = out.add_stream("libx264", rate=25), out.add_stream("aac", rate=8000)
+        pictures.height, pictures.width, pictures.pix_fmt = 64, 96, "yuv420p"
+        for i in range(50):
+            frame = av.VideoFrame.from_ndarray(picture(i, 64, 96), format="rgb24")
+            frame.pts = i
+            out.mux(pictures.encode(frame))
+        out.mux(pictures.encode())
+        for i in range(80):  # ten seconds
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            silence.rate, silence.pts = 8000, 1024 * i
+            out.mux(sound.encode(silence))
+        out.mux(sound.encode())
+    with av.open(str(path)) as container:
+        assert container.duration > 9e6
+    plan = probe(path)
+    assert (plan.damage, plan.frames) == ("", 50)
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
 def test_the_rate_of_a_film_of_varying_rate_is_its_mean(ending: str, tmp_path: Path) -> None:
     """25 pictures a second for a moment, then one every 0.4 s: 23 steps in 7.04 s."""
     times = [*range(7), *(6 + 10 * k for k in range(1, 18))]

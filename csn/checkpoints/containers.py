@@ -125,7 +125,7 @@ def unwrapped(held: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if isinstance(value, np.ndarray):
             value = torch.from_numpy(value)
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise Refused(f"{str(name)[:60]!r} in it is a {type(value).__name__}, not a tensor")
+            raise Refused(f"{name[:60] if isinstance(name, str) else type(name).__name__!r} in it is a {type(value).__name__}, not a tensor")
         if value.layout != torch.strided or value.is_quantized or value.is_complex():
             raise Refused(f"{name[:60]!r} in it is a {value.layout} tensor of {value.dtype}, which no network here has")
         tensors[name] = value.detach()

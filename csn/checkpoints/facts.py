@@ -92,7 +92,7 @@ def metadata(facts: Facts, **more: Any) -> dict[str, str]:
         "variant": asdict(facts.variant), "num_classes": facts.num_classes, "classes": facts.classes, "input": asdict(facts.input),
         "bn_eps": facts.eps, "windows": facts.windows, "source": source and {"format": source[0], "sha256": source[1]},
     }  # fmt: skip
-    return {HEADER: json.dumps(told | more)}
+    return {HEADER: json.dumps(told | ({"notes": facts.notes} if facts.notes else {}) | more)}
 
 
 def checked(num_classes: Any, classes: Any, given: Mapping[str, Any]) -> None:
@@ -126,6 +126,7 @@ def from_metadata(text: str, sha256: str) -> Facts:
         return Facts(
             variant=Variant(**told["variant"]), num_classes=int(told["num_classes"]), classes=tuple(told["classes"]),
             input=Input(**given), eps=float(told["bn_eps"]), windows=bool(told["windows"]), sha256=sha256, source=source,
+            notes=tuple(str(note) for note in told.get("notes", ())),
         )  # fmt: skip
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"its header is damaged or of another version ({error!r})") from None

@@ -149,7 +149,7 @@ MMACTION2 = Format(
 )  # fmt: skip
 # Its files "from scratch" hold the backbone alone, under the same names without the first word.
 MMACTION2_BACKBONE = replace(
-    MMACTION2, title="MMAction2, backbone", stem=("conv1.conv", "conv1.bn"), block="layer{S}.{B}.", head="",
+    MMACTION2, name="mmaction2-backbone", title="MMAction2, backbone", stem=("conv1.conv", "conv1.bn"), block="layer{S}.{B}.", head="",
     shortcut=("layer{S}.{B}.downsample.conv", "layer{S}.{B}.downsample.bn"),
     boxes={block: tuple((a[9:], b[9:]) for a, b in pairs) for block, pairs in MMACTION2.boxes.items()},
 )  # fmt: skip

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,10 @@ def marked(stack: list[Any]) -> list[Any]:
 
 
 def pairs(items: list[Any]) -> Iterable[tuple[Any, Any]]:
+    """Keys and values. Raises Refused for keys that are no names: tuples of tuples could take for ever to hash, or all of the stack."""
+    for key in items[::2]:
+        if not isinstance(key, (str, bytes, int, float, NoneType)):
+            raise Refused(f"it holds a dictionary with a {type(key).__name__} for a key")
     return zip(items[::2], items[1::2], strict=True)
 
 
@@ -182,7 +187,7 @@ def made(function: Any, arguments: Any, budget: Budget) -> Any:
         case Name(kind="mapping"), ():
             return {}
         case Name(kind="mapping"), (list(items),):
-            return dict(items)
+            return dict(pairs([part for key, value in items for part in (key, value)]))
     raise Refused("it holds a call that makes no array")
 
 
@@ -195,7 +200,9 @@ def told(thing: Any, state: Any, budget: Budget) -> None:
             budget.take(len(data))
             raw = data.encode("latin-1") if isinstance(data, str) else data
             dtype = np.dtype(order + code)
-            if not all(type(n) is int and n >= 0 for n in shape) or prod(shape) * dtype.itemsize != len(raw):
+            if len(shape) > 32 or not all(type(n) is int and 0 <= n < 2**62 for n in shape):  # nothing else is safe to be printed
+                raise Refused("it holds an array without a shape")
+            if prod(shape) * dtype.itemsize != len(raw):
                 raise Refused(f"it holds an array of shape {str(shape)[:60]} in {len(raw)} bytes")
             array = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
             thing.content = np.array(array, dtype.newbyteorder("="), order="C")

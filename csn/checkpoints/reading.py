@@ -17,6 +17,7 @@ from csn.checkpoints.formats import STATISTICS, Triple, recognise, skeleton
 from csn.data.media import lines
 from csn.spec import UserError
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NO_STATISTICS = (
     "the file does not tell its input statistics: those of Kinetics are taken; MMAction2's networks from IG-65M have those of ImageNet "
     "(--statistics imagenet)"
@@ -55,7 +56,7 @@ def foreign_facts(content: containers.Content) -> tuple[Facts, dict[str, str]]:
     kind, variant, num_classes = recognise(content.tensors)
     (mean, std), notes = kind.statistics, []
     meta = content.beside.get("meta")
-    if kind.name == "mmaction2":
+    if kind.name.startswith("mmaction2"):
         found = statistics_in(meta)
         mean, std = found or (mean, std)
         if not found:
@@ -79,7 +80,7 @@ def statistics_in(meta: Any) -> tuple[Triple, Triple] | None:
         return None
     if len(rows) != 2 or any(len(row) != 3 for row in rows) or min(rows[1]) <= 0:
         return None
-    scale = 255.0 if max(rows[0]) > 1 else 1.0
+    scale = 255.0 if max(*rows[0], *rows[1]) > 1 else 1.0
     (a, b, c), (d, e, f) = rows
     return (a / scale, b / scale, c / scale), (d / scale, e / scale, f / scale)
 
@@ -88,8 +89,9 @@ def classes_in(meta: Any, number: int) -> tuple[str, ...]:
     """Class names in the meta of an MMAction2 file, where they are there and as many as the classifier has."""
     meta = meta if isinstance(meta, Mapping) else {}
     inner = meta.get("dataset_meta")
-    names = meta.get("CLASSES") or (inner.get("classes") if isinstance(inner, Mapping) else None) or ()
-    good = isinstance(names, Sequence) and len(names) == number and all(isinstance(name, str) for name in names)
+    both = (meta.get("CLASSES"), inner.get("classes") if isinstance(inner, Mapping) else None)
+    names = next((found for found in both if isinstance(found, Sequence) and found), ())
+    good = len(names) == number and all(isinstance(name, str) for name in names)
     return tuple(names) if good else ()
 
 
@@ -130,7 +132,7 @@ def sound(name: str, tensor: Tensor) -> bool:
     """Whether a tensor can be what its name says: finite numbers, a variance of at least 0, a counter of whole numbers."""
     if name.endswith("num_batches_tracked"):
         return not tensor.is_floating_point()
-    return tensor.is_floating_point() and bool(tensor.isfinite().all()) and not (name.endswith("running_var") and bool((tensor < 0).any()))
+    return tensor.dtype in FLOATS and bool(tensor.isfinite().all()) and not (name.endswith("running_var") and bool((tensor < 0).any()))
 
 
 def shape_of(tensor: Tensor) -> str:

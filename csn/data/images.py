@@ -51,6 +51,14 @@ def holes(paths: Sequence[str]) -> int:
 
 
 def read_picture(path: str) -> NDArray[np.uint8]:
-    """One picture as RGB (H, W, 3). Raises OSError where the file is damaged (PIL.UnidentifiedImageError is one)."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    """One picture as RGB (H, W, 3), of 16 bits of grey the upper 8. Raises OSError where the file is damaged (PIL.UnidentifiedImageError is
+    one), ValueError where its pixels are neither."""
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I;16"):
+                return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+            if image.mode in ("I", "F"):  # converted, all above 255 would be white
+                raise ValueError(f"{path} has pixels of 32 bits")
+            return np.asarray(image.convert("RGB"))
+    except Image.DecompressionBombError as error:  # a damaged size
+        raise OSError(str(error)) from None

@@ -190,7 +190,8 @@ class TestVideos(Dataset[tuple[Tensor, int, bool]]):
             with reading(index):
                 video = self.reader.frames(sample, used)
             for clip in indices[k * clips_each : (k + 1) * clips_each]:
-                found += crops(video[np.searchsorted(used, clip)], recipe.test_crop, short, recipe.test_crops)
+                views = crops(video[np.searchsorted(used, clip)], recipe.test_crop, short, recipe.test_crops)
+                found += [np.ascontiguousarray(view) for view in views] if len(once) > 1 else views  # a part of a frame keeps all of it
         return torch.from_numpy(np.stack(found))
 
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 from zlib import crc32
 
@@ -80,7 +81,7 @@ def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
         reason = _doubt(container, stream, first, packets)
         seen = measured(packets, stream.time_base)
         rate = seen if seen and abs(seen - rate) > 0.02 * rate else rate  # less is the rounding of times to milliseconds
-        seconds, promised = (container.duration or 0) / 1e6, stream.frames
+        seconds, promised = (container.duration or 0) / 1e6, max(stream.frames - sum(p.discard for p in packets), 0)
         # where sound may outlast the pictures, the container's duration tells little of theirs
         wanted = 0.95 * seconds - 2 / (rate or 25) if len(container.streams) == 1 else 0.8 * seconds - 1
         quick = quick and not reason and codec.name == "h264" and not first.rotation
@@ -94,14 +95,17 @@ def _probe(path: str, quick: bool, mtime_ns: int, size: int) -> VideoPlan:
 
 
 def measured(packets: Sequence[_Packet], time_base: Fraction | None) -> float:
-    """Frames a second by the packets' display times, their mean where it varies; 0 where not all have one.
+    """Frames a second by the packets' display times, their mean where it varies, pauses left out; 0 where not all have one.
 
-    What a container announces may be the rate of its shortest step.
+    What a container announces may be the rate of its shortest step. A pause is a step of ten times the middle one: one frame shown for a
+    minute does not make a film slow.
     """
-    times = [p.pts for p in packets if p.pts is not None]
-    if time_base is None or len(times) < len(packets) or len(times) < 2 or max(times) == min(times):
+    times = sorted(p.pts for p in packets if p.pts is not None)
+    if time_base is None or len(times) < len(packets) or len(times) < 2 or times[-1] == times[0]:
         return 0.0
-    return (len(times) - 1) / float((max(times) - min(times)) * time_base)
+    steps = [after - before for before, after in pairwise(times)]
+    moving = [step for step in steps if step <= 10 * median(steps)] if median(steps) else steps
+    return len(moving) / float(sum(moving) * time_base)
 
 
 def _probe_folder(path: str, quick: bool) -> VideoPlan:
@@ -179,7 +183,7 @@ def _reference(path: str, seconds: float, wanted: float, promised: int) -> tuple
         raise VideoError(path, "it has no decodable frame.")
     if len(sums) < 0.9 * promised:
         return sums, f"ends early: {len(sums)} of {promised} frames"
-    if end < wanted:
+    if end < wanted and (len(sums) < promised or not promised):  # with all frames there, it is the sound that lasts longer
         return sums, f"ends early: {end:.1f} of {seconds:.1f} seconds"
     return sums, f"{concealed} of {len(sums)} frames concealed" if concealed else ""
 
