@@ -26,9 +26,9 @@ from csn.spec import UserError
 from csn.table import every_table
 
 RULE = (
-    "difference: of the part that decides; mean over n paired seeds and its 95 % interval (Student), percentage points unless said. Supported: every part's "
-    "interval lies above 0; refuted: some part's lies below (each at 95 %, however many parts); undecided: otherwise, with fewer than 3 seeds, or with a "
-    "planned seed missing (n: 2 of 3). n counted: of the networks, the same for every seed."
+    "difference: of the part that decides; mean over n paired seeds, tested on the same videos, and its 95 % interval (Student), percentage points unless "
+    "said. Supported: every part's interval lies above 0; refuted: some part's lies below (each at 95 %, however many parts); undecided: otherwise, with "
+    "fewer than 3 seeds, or with a planned seed missing (n: 2 of 3). n counted: of the networks, the same for every seed."
 )
 CLAIMS = ("scale", "table", "claim", "source", "part", "unit", "n", "planned", "difference", "low", "high", "note", "verdict")
 PARTS = ("scale", "table", "claim", "part", "unit", "n", "planned", "difference", "low", "high", "note")
