@@ -281,7 +281,7 @@ def test_the_ledger_is_printed_and_written(tmp_path: Path, capsys: pytest.Captur
     assert main(["--home", str(tmp_path)]) == 0
     found = list(csv.DictReader((tmp_path / "results" / "small" / "claims.csv").read_text().splitlines()))
     assert len(found) == sum(not read(table, SMALL).beyond(claim) for table in every_table() for claim in table.claims)
-    assert {entry["scale"] for entry in found} == {"small"} and all(entry["n"] == entry["planned"] in ("3", "10", "20") for entry in found)
+    assert {entry["scale"] for entry in found} == {"small"} and all(entry["n"] == entry["planned"] in ("3", "15", "20") for entry in found)
     assert all(float(entry["low"]) <= float(entry["difference"]) <= float(entry["high"]) for entry in found if entry["unit"] != "GMACs")
     parts = list(csv.DictReader((tmp_path / "results" / "small" / "claims_parts.csv").read_text().splitlines()))
     for entry in found:

@@ -272,10 +272,15 @@ def test_what_is_told_of_schedules_and_sizes_is_that_of_the_files() -> None:
         gains = [parts[f"{family}-50-long over {family}-50"].mean for family in FAMILIES]
         shrinking = [found for name, found in parts.items() if name.startswith("(")]
         if scale == "small":
-            assert f"Twice the epochs (ten seeds) add {min(gains):.0f} to {max(gains):.0f} points at depth 50." in told and len(long["ip-CSN"]) == 10
-            assert all(found.low < 0 < found.high for found in shrinking) and len(shrinking) == 2
+            assert f"Twice the epochs (fifteen seeds) add {min(gains):.0f} to {max(gains):.0f} points at depth 50." in told and len(long["ip-CSN"]) == 15
+            ir, ip = (apart(found)[1:] for found in shrinking)
+            assert f"That of ip-CSN shrinks (by {ip}), that of ir-CSN not clearly (by {ir})" in told and "[+" in ip and "[-" in ir
+            later = [difference(long[csn], long["ResNet3D"], range(10, 15)) for csn in ("ir-CSN", "ip-CSN")]
+            assert f"in these both lie below ResNet3D ({' and '.join(later)})." in told
+            assert all("[-" in lead for lead in leads) and max(gains) > max(parts["ip-CSN-50-long over ip-CSN-50"].mean, 2.8)
         else:
-            assert f"which add {min(gains):.0f} to {max(gains):.0f} points at depth 50, three seeds" in told and len(long["ip-CSN"]) == 3
+            assert f"Twice the epochs (ten seeds, seven of them planned later) add {min(gains):.0f} to {max(gains):.0f} points at depth 50" in told
+            assert len(long["ip-CSN"]) == 10 and "[-" in leads[0] and leads[1].endswith(", -0.8]")
 
         sizes = (80, 160, 320, 640) if scale == "photo" else (320, 640, 1280, 2560)
         for size, multiple in zip(sizes, ("0.5", "1", "2", "4"), strict=True):
