@@ -176,10 +176,11 @@ def test_figures_of_someone_s_own_rows_draw_them_or_say_why_not() -> None:
 
 def test_an_axis_of_accuracies_is_no_cliff_for_one_video() -> None:
     table = table_of("table4_sizes")
-    found = [line(row.label, seed, 80 + seed, train_top1="99.9" if row.videos == 4 else "100", block=row.variant.block, depth="50")
+    found = [line(row.label, seed, 80, train_top1="99.9" if row.videos == 4 else "100", block=row.variant.block, depth="50")
              for row in table.rows for seed in (0, 1)]  # fmt: skip
     train, test, *_ = plots.data_sizes(Results(table, SMALL, found, seeds=(0, 1))).axes
-    assert train.get_ylim()[0] <= 90.3 and train.get_ylim()[1] <= 100.3 and test.get_ylim()[1] - test.get_ylim()[0] >= 10
+    assert train.get_ylim()[0] <= 90.3 and 100.1 <= train.get_ylim()[1] <= 100.3  # and no marker at 100 is cut in half
+    assert test.get_ylim()[1] - test.get_ylim()[0] < 10  # the others may be as fine as their points
 
 
 def test_recalled_numbers_are_hollow() -> None:

@@ -47,7 +47,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-LEAST = 10  # points that an axis of accuracies spans, so that one video more or less is no cliff
+LEAST = 10  # points that an axis of training accuracy spans, near 100 %, so that one video more or less is no cliff
 
 
 def titled(figure: Figure, results: Results, what: str) -> Figure:
@@ -55,10 +55,13 @@ def titled(figure: Figure, results: Results, what: str) -> Figure:
     for ax in figure.axes:
         if ax.get_ylabel().endswith("%"):
             low, high = ax.get_ylim()
-            top = min(high, 100 + 0.02 * (100 - low))
+            if ax.get_ylabel().startswith("training"):
+                low = min(low, high - LEAST)
+            pad = 0.02 * (100 - low)  # half a marker
+            top = min(max(high, ax.dataLim.y1 + pad), 100 + pad)
             if ax.dataLim.y1 > top and "cut" not in what:
                 what += ", cut at 100 %"  # no accuracy lies outside of 0 to 100, whatever an interval says
-            ax.set_ylim(max(0.0, min(low, top - LEAST)), top)
+            ax.set_ylim(max(0.0, low), top)
     figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}. {what}\n{seeds_told(results)}", fontsize=11)
     return figure
 
