@@ -63,9 +63,7 @@ class Variant:
         require(self.block in BLOCKS, "block", self.block, f"must be one of {', '.join(BLOCKS)}")
         require(self.depth in STAGES, "depth", self.depth, f"must be one of {', '.join(map(str, STAGES))}")
         depths = SIMPLE_DEPTHS if self.block.startswith("simple") else tuple(d for d in STAGES if d not in SIMPLE_DEPTHS)
-        require(
-            self.depth in depths, "depth", self.depth, f"must be one of {', '.join(map(str, depths))} for block {self.block!r}"
-        )
+        require(self.depth in depths, "depth", self.depth, f"must be one of {', '.join(map(str, depths))} for block {self.block!r}")
         require(self.width >= 1, "width", self.width, "must be at least 1")
         if self.block.endswith("G"):
             require(self.groups >= 2, "groups", self.groups, f"must be at least 2 for block {self.block!r}")
