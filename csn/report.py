@@ -1,11 +1,11 @@
-"""The results as documents: the README's blocks, one HTML page, and what the notebooks display. From files, never by hand.
+"""The results as documents: the READMEs' blocks, one HTML page, and what the notebooks display. From files, never by hand.
 
-    python -m csn.report               write the README's blocks anew
+    python -m csn.report               write the READMEs' blocks anew
     python -m csn.report PAGE.html     write the page: every table, figure and verdict, nothing to load from elsewhere
 
-A block of the README starts at <!-- results: NAME --> or <!-- results: NAME SCALE --> and ends at <!-- end -->. NAME: a
+A block of a README starts at <!-- results: NAME --> or <!-- results: NAME SCALE --> and ends at <!-- end -->. NAME: a
 table's, whose claims stand in the ledger, or "claims" for the ledger of all scales, or "benchmark" followed by the name of a CSV
-of results/benchmarks in place of a scale. A test keeps README and files equal.
+of results/benchmarks in place of a scale. A test keeps READMEs and files equal.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from csn.show import reasons, sheets
 from csn.spec import UserError
 from csn.table import Table, every_table, table_of
 
+READMES = ("README.md", "results/README.md", "results/benchmarks/README.md")
 BLOCK = re.compile(r"(<!-- results: (\S+)(?: (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -181,8 +182,8 @@ def section(table: Table, home: Path, scales: Sequence[str]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(prog="python -m csn.report", description="Write the README's results, or one HTML page of all results.")
-    parser.add_argument("page", type=Path, nargs="?", help="HTML file to write; without it the README's blocks are written")
+    parser = Parser(prog="python -m csn.report", description="Write the READMEs' results, or one HTML page of all results.")
+    parser.add_argument("page", type=Path, nargs="?", help="HTML file to write; without it the READMEs' blocks are written")
     parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of results/ (default: the repository)")
     try:
         args = parser.parse_args(arguments)
@@ -191,11 +192,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_atomic(args.page, page(home).encode())
             print(f"{args.page}: open it in a browser")
         else:
-            readme = REPOSITORY / "README.md"
-            old = readme.read_text(encoding="utf-8")
-            new = filled(old, home)
-            write_atomic(readme, new.encode())
-            print(f"{readme}: " + ("its results are as they were" if new == old else "its results are written anew"))
+            for readme in (REPOSITORY / name for name in READMES):
+                old = readme.read_text(encoding="utf-8")
+                new = filled(old, home)
+                write_atomic(readme, new.encode())
+                print(f"{readme}: " + ("its results are as they were" if new == old else "its results are written anew"))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

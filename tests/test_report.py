@@ -21,7 +21,7 @@ from csn.collect import csv_path, read
 from csn.metrics import Interval, interval
 from csn.provenance import REPOSITORY
 from csn.recipes import PAPER, SMALL, recipe_of
-from csn.report import filled, main, markdown, page
+from csn.report import BLOCK, READMES, filled, main, markdown, page
 from csn.sheet import Sheet
 from csn.spec import UserError
 from csn.table import FAMILIES, every_table, table_of
@@ -31,8 +31,20 @@ NAMES = ("table2_interactions", "table3_groups small", "table4_regularization", 
 BLOCKS = "".join(f"<!-- results: {name} -->\nplaceholder\n<!-- end -->\n" for name in NAMES)
 
 
-def test_readme_equals_the_files() -> None:
-    assert filled(README) == README, "run python -m csn.report"
+@pytest.mark.parametrize("name", READMES)
+def test_a_readme_equals_the_files(name: str) -> None:
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    assert filled(text) == text, "run python -m csn.report"
+
+
+def test_the_readmes_hold_every_table_and_link_to_files_that_are_there() -> None:
+    texts = {REPOSITORY / name: (REPOSITORY / name).read_text(encoding="utf-8") for name in READMES}
+    blocks = [f"{name} {scale}".strip() for text in texts.values() for _, name, scale, _ in BLOCK.findall(text)]
+    scales = {"": True, " photo": False}  # without a scale: its own, small, or the paper's for what does not train
+    assert {table.name + scale for table in every_table() for scale, own in scales.items() if own or (table.trains and table.scale == "small")} <= set(blocks)
+    for path, text in texts.items():
+        for link in re.findall(r"\]\(([^)#]+)\)", text):
+            assert link.startswith("https://") or (path.parent / link).is_file(), (path.name, link)
 
 
 def test_what_is_told_of_a_gpu_is_that_of_the_files() -> None:
@@ -93,7 +105,7 @@ def test_what_is_told_of_a_gpu_is_that_of_the_files() -> None:
 
 
 def apart(found: Interval, digits: int = 1) -> str:
-    """"+0.3 [-0.1, +0.7]"."""
+    """ "+0.3 [-0.1, +0.7]"."""
     return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
 
 
@@ -130,7 +142,7 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
     parts = [f"{100 * min(found):.0f} to {100 * max(found):.0f} %" for found in shares.values()]
     assert f"of the lead over channels_last_3d {parts[0]} in training and {parts[1]} in inference is the network's" in told
     spans = [f"{min(found):.2f} to {max(found):.2f}" for found in kept.values()]
-    assert f"the network's: what remains against the rows \"kept\" ({spans[0]} in training, {spans[1]} in inference)" in told
+    assert f'the network\'s: what remains against the rows "kept" ({spans[0]} in training, {spans[1]} in inference)' in told
     inferring = rows("step_cpu_2threads").query("network == 'ResNet3D' and layout == 'channels_last_3d folded'")
     assert f"in inference, both folded, it is {inferring.time_over_ir_csn.iloc[0]:.2f} times" in told
 
@@ -161,6 +173,12 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
     points = rows("scaling_step").query("network == 'ir-CSN'")
     base = points[points.value == points.axis.map({"depth": 26, "width": 16, "frames": 8, "crop": 64, "batch": 4, "processes": 1})].ms_per_clip
     assert len(base) == 6 and f"all axes share reads {base.min():.1f} to {base.max():.1f} ms a clip" in told
+    plans, runs = rows("scaling_plans").plan_s, rows("scaling_runs").set_index("runs").collect_s
+    assert f"To plan a table takes {plans.min():.2f} to {plans.max():.2f} s, to collect 100,000 finished runs {runs[100_000]:.1f} s" in told
+    soak = rows("decode_soak_summary")
+    assert set(soak.processes) == {8} and round(soak.minute.iloc[-1]) == 60
+    assert f"{soak.reads.iloc[-1]} reads, {soak.wrong.sum()} wrong, with memory at {soak.mean_mb.iloc[0]:.0f} MB a process" in told
+    assert f"early on and {soak.mean_mb.iloc[-1]:.0f} MB at the end" in told
     files = rows("decode").query("reader == 'door'").set_index("file").clips_per_core_second
     assert f"`{files.idxmin()}`, gives {files.min():.1f} clips a second" in told
 
@@ -335,6 +353,19 @@ def test_a_benchmark_is_told_with_its_machine(tmp_path: Path) -> None:
     assert "| infer | 152 | 0.00123 |  |" in text and "| infer | 26 | 0.0000123 |  |" in text and "old" not in text
     with pytest.raises(UserError, match=r"Cannot read .*none\.csv .*run the benchmark"):
         filled("<!-- results: benchmark none -->\n<!-- end -->", tmp_path)
+
+
+def test_the_command_writes_each_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    stale = BLOCK.sub(r"\1old\n\4", README)
+    assert stale != README
+    for name in READMES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(stale if name == READMES[0] else (REPOSITORY / name).read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr("csn.report.REPOSITORY", tmp_path)
+    assert main(["--home", str(REPOSITORY)]) == 0
+    assert all((tmp_path / name).read_text(encoding="utf-8") == (REPOSITORY / name).read_text(encoding="utf-8") for name in READMES)
+    told = capsys.readouterr().out
+    assert told.count("written anew") == 1 and told.count("as they were") == len(READMES) - 1
 
 
 def test_a_sheet_as_markdown_keeps_its_bars() -> None:
