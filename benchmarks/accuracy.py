@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from machine import RESULTS, describe, show, write
+from machine import RESULTS, describe, script, show, write
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -24,6 +24,7 @@ import csn
 import csn.train
 from csn.execute import execute
 from csn.export import portable
+from csn.flags import Parser, file_name
 from csn.metrics import interval
 from csn.provenance import REPOSITORY
 from csn.recipes import recipe_of
@@ -61,11 +62,11 @@ def kept(file: Path, asked: set[tuple[str, int]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", default=["ir-CSN-26", "ir-CSN-50"])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
     parser.add_argument("--home", type=Path, required=True, help="where the runs go; not where those of the tables are")
-    parser.add_argument("--name", default="accuracy_cpu", help="of the CSV")
+    parser.add_argument("--name", type=file_name, default="accuracy_cpu", help="of the CSV")
     args = parser.parse_args()
     csn.train.build = by_torch  # type: ignore[assignment]
     ours = pd.read_csv(REPOSITORY / "results" / "small" / f"{TABLE}.csv")
@@ -81,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

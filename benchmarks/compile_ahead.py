@@ -7,6 +7,7 @@ keeps what it compiled on disk, so that later programs only load it.
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from multiprocessing import get_context
@@ -14,9 +15,11 @@ from typing import Any
 
 import torch
 from depthwise import DTYPES, layers
+from machine import on_cuda, script
 from norm import maps
 
 from csn import depthwise_tiles, norm_triton
+from csn.spec import require
 
 NDHWC = torch.channels_last_3d
 PROCESSES = 16
@@ -65,13 +68,16 @@ def jobs_of(dtypes: list[str]) -> list[Job]:
     return sorted(found)
 
 
-def main() -> None:
+def main() -> int:
+    for dtype in sys.argv[1:]:
+        require(dtype in DTYPES, "dtype", dtype, f"must be one of {', '.join(DTYPES)}")
+    on_cuda(Namespace(device="cuda"))
     jobs = jobs_of(sys.argv[1:])
     with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
         failed = [line for lines in pool.map(compile_some, [jobs[k::PROCESSES] for k in range(PROCESSES)]) for line in lines]
     print(*failed, f"{len(jobs) - len(failed)} of {len(jobs)} kernels compiled", sep="\n")
-    sys.exit(bool(failed))
+    return int(bool(failed))
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

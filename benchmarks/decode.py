@@ -1,6 +1,6 @@
 """How fast and how right are the readers of video: the door, plain decord, PyAV from frame 0, torchcodec.
 
-    python benchmarks/decode.py FILE_OR_FOLDER.. [--clips 20]      speed and exactness, results/benchmarks/decode.csv
+    python benchmarks/decode.py FILE_OR_FOLDER.. --name decode     speed and exactness, results/benchmarks/decode.csv
     python benchmarks/decode.py FOLDER --soak 600 --processes 8    random reads for ten minutes: exactness, and memory over time
 
 A clip is --frames frames, every --stride-th, from a random start; all readers get the same clips, in turn and in a random
@@ -30,14 +30,14 @@ from zlib import crc32
 
 import decord
 import numpy as np
-from machine import describe, show, write
-from rich.console import Console
-from rich.table import Table
+from machine import describe, script, show, write
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from csn.data.media import listing
 from csn.data.video import VideoError, VideoPlan, decode, probe, read_frames
+from csn.flags import Parser, file_name, positive
+from csn.spec import require
 
 try:
     from torchcodec.decoders import VideoDecoder
@@ -115,22 +115,22 @@ def measure(path: Path, plan: VideoPlan, clips: int, frames: int, stride: int) -
 
 def compare(paths: list[Path], clips: int, frames: int, stride: int, name: str) -> None:
     """Measure all files; write and print the CSV and its summary."""
-    console, rows = Console(), []
-    table = Table("file", "plan", *(f"{name}\nclips/s core, exact, close" for name in READERS))
+    facts = describe("cpu") | {name: version(name) for name in ("decord", "av", "torchcodec") if name != "torchcodec" or VideoDecoder}
+    facts["setting"] = f"clips of {frames} frames, every {stride}. one, {clips} a file, from random starts, one thread"
+    rows: list[dict[str, Any]] = []
     for path in paths:
         try:
             plan = probe(path)
         except VideoError as error:
-            console.print(f"refused: {error}", highlight=False, markup=False)
+            print(f"refused: {error}")
             continue
-        found = measure(path, plan, clips, frames, stride)
-        rows += found
-        cells = [r["error"] or f"{r['clips_per_core_second']:.1f}, {r['exact']:.2f}, {r['close']:.2f}" for r in found]
-        table.add_row(path.name, plan.reader, *cells)
-    console.print(table)
-    facts = describe("cpu") | {name: version(name) for name in ("decord", "av", "torchcodec") if name != "torchcodec" or VideoDecoder}
-    facts["setting"] = f"clips of {frames} frames, every {stride}. one, {clips} a file, from random starts, one thread"
-    write(name, rows, facts)
+        rows += measure(path, plan, clips, frames, stride)
+        write(name, rows, facts)
+    require(bool(rows), "paths", ", ".join(map(str, paths[:3])), "must hold videos that can be read; none can")
+    told: dict[str, dict[str, str]] = {row["file"]: {"file": row["file"], "plan": row["plan"]} for row in rows}
+    for row in rows:
+        told[row["file"]][row["reader"]] = row["error"] or f"{row['clips_per_core_second']:.1f} {row['exact']:.2f} {row['close']:.2f}"
+    show("By reader: clips a second of one core, share exact, share close", list(told.values()))
     found = summary(rows)
     show("safe: files that decord was seen to read right; other: the rest", found)
     print(write(f"{name}_summary", found, facts))
@@ -211,24 +211,28 @@ def memory() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path)
-    parser.add_argument("--clips", type=int, default=20)
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--stride", type=int, default=2)
-    parser.add_argument("--name", default="decode", help="of the CSVs")
+    parser.add_argument("--clips", type=positive, default=20)
+    parser.add_argument("--frames", type=positive, default=8)
+    parser.add_argument("--stride", type=positive, default=2)
+    parser.add_argument("--name", type=file_name, default="my_decode", help="of the CSVs")
     parser.add_argument("--soak", type=float, help="seconds of random reads by every process, instead of the comparison")
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--processes", type=positive, default=1)
     parser.add_argument("--largest", type=float, default=30.0, help="MB of a file beyond which it is left out")
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    for top in args.paths:
+        require(top.exists(), "paths", top, "must be a video or a folder of videos that is there")
     paths = [p for top in args.paths for p in ([top / name for name in listing(top)] if top.is_dir() else [top])]
     paths = [path for path in paths if path.is_file() and path.stat().st_size < args.largest * 1e6]
+    require(bool(paths), "paths", ", ".join(map(str, args.paths)), f"must hold files of less than {args.largest:g} MB; none is")
     if args.soak and args.seed is not None:
         soak(pickle.loads(args.paths[0].read_bytes()), args.soak, args.seed)
     elif args.soak:
         with tempfile.NamedTemporaryFile(suffix=".pickle") as shared:
             known = truth(paths)
+            require(bool(known), "paths", ", ".join(map(str, args.paths)), "must hold videos that can be read; none can")
             shared.write(pickle.dumps(known))
             shared.flush()
             command = [sys.executable, sys.argv[0], shared.name, "--soak", str(args.soak), "--seed"]
@@ -246,4 +250,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

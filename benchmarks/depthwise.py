@@ -3,8 +3,8 @@
     python benchmarks/depthwise.py                             CPU: 8 x 112 x 112, batch 4
     python benchmarks/depthwise.py --device cuda --frames 8 --crop 224 --batch 32 --depths 50 152 --dtype bf16
 
-Every distinct depthwise layer of ir-CSN at the depths asked for, in its three directions. The candidates take turns; reported
-are medians. On CUDA cuDNN's own kernels, which torch may pass over, are candidates too, where they exist: it has no gradient of
+Every distinct depthwise layer of ir-CSN at the depths asked for, in its three directions; a shape of several depths is measured once. The
+candidates take turns; reported are medians. On CUDA cuDNN's own kernels, which torch may pass over, are candidates too, where they exist: it has no gradient of
 the weight that can be called alone. An empty cell: not there, or it cannot run. GB/s counts what must cross memory once (input,
 output, weight); share is its part of the bandwidth of a copy. The CSV is written after every layer.
 """
@@ -21,11 +21,12 @@ from statistics import geometric_mean, median
 from typing import Any
 
 import torch
-from machine import RESULTS, describe, heading, show, write
+from machine import RESULTS, describe, heading, on_cuda, script, show, write
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from csn import depthwise, depthwise_tune
+from csn.flags import Parser, file_name, positive
 from csn.memory import keep_memory
 from csn.resnet3d import build
 from csn.spec import Variant
@@ -119,9 +120,14 @@ def copy_bandwidth(device: str) -> float:
 
 def measure(args: argparse.Namespace, copy: float) -> Iterator[list[dict[str, Any]]]:
     """The rows so far, after every layer."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    seen: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for depth in args.depths:
-        for (c, t, h, w, stride), count in layers(depth, args.frames, args.crop, args.width).items():
+        for key, count in layers(depth, args.frames, args.crop, args.width).items():
+            if key in seen:
+                rows += [{**row, "depth": depth, "layers": count} for row in seen[key]]
+                continue
+            c, t, h, w, stride = key
             size = (args.batch, c, t, h, w)
             x = torch.randn(size).to(args.device, DTYPES[args.dtype]).contiguous(memory_format=depthwise.NDHWC)
             weight = torch.randn(c, 1, 3, 3, 3, device=args.device)
@@ -139,22 +145,25 @@ def measure(args: argparse.Namespace, copy: float) -> Iterator[list[dict[str, An
                         "mega_elements": prod(size) / 1e6,
                     }
                 )  # fmt: skip
+            seen[key] = rows[-len(DIRECTIONS) :]
             yield rows
+        yield rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
-    parser.add_argument("--depths", type=int, nargs="+", default=[50])
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--crop", type=int, default=112)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--name", default="depthwise", help="of the CSV and the figure")
+    parser.add_argument("--depths", type=int, nargs="+", choices=(26, 50, 101, 152), default=[50])
+    parser.add_argument("--frames", type=positive, default=8)
+    parser.add_argument("--crop", type=positive, default=112)
+    parser.add_argument("--batch", type=positive, default=4)
+    parser.add_argument("--width", type=positive, default=64)
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=positive, default=9)
+    parser.add_argument("--name", type=file_name, default="depthwise", help="of the CSV and the figure")
     args = parser.parse_args()
+    on_cuda(args)
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     if args.device == "cpu":
@@ -167,7 +176,9 @@ def main() -> None:
             mean = geometric_mean(r["times_faster"] for r in rows if r["direction"] == direction)
             facts[direction] = f"{mean:.2f} times faster than the best of torch's (geometric mean over the shapes)"
         file = write(args.name, rows, facts)
-    show(f"Depthwise 3x3x3, {facts['setting']}, copy {facts['copy']}", rows)
+    told = ("shape", "stride", "direction", "ours_ms", "torch_ndhwc_ms", "torch_ncdhw_ms", "times_faster", "share_of_copy")
+    once = {(row["shape"], row["stride"], row["direction"]): row for row in rows}
+    show(f"Depthwise 3x3x3, {facts['setting']}, copy {facts['copy']}", list(once.values()), *told)
     print(file, *(f"{d}: {facts[d]}" for d in DIRECTIONS), sep="\n")
     figure(rows, facts, RESULTS / f"{args.name}.png")
 
@@ -204,4 +215,4 @@ def figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path, other:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

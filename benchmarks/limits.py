@@ -1,10 +1,12 @@
 """What limits a step of ir-CSN on a CPU: where its time goes, and how near each kind of work comes to what the machine can do.
 
-    python benchmarks/limits.py --threads 1      results/benchmarks/limits_cpu_1thread.csv
+    python benchmarks/limits.py --threads 1 --name limits_cpu_1thread      results/benchmarks/limits_cpu_1thread.csv
 
-One step of training, and one of inference with batch norm folded, as benchmarks/step.py has them, operator by operator. Products are
-the dense convolutions and matrix products, with the rate of their multiply-adds (two operations each) beside that of one large matrix product
-in float32; what moves memory is told in milliseconds only, beside the time of copying the network's feature maps once.
+One step of training, and one of inference with batch norm folded, as benchmarks/step.py has them, operator by operator, in turn with steps
+that are not watched: "other" is what these take beyond the operators. Products are the dense convolutions and matrix products, with the rate of
+their multiply-adds (two operations each) beside the best that this processor was seen to do in float32 (best_gflop_per_s: the fastest of one
+large matrix product, by torch.mm and by oneDNN, and one large 3x3 convolution); what moves memory is told in milliseconds only, beside the
+time of copying the network's feature maps once (copy_ms). The CSV is written after either mode.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from statistics import median
 from typing import Any
 
 import torch
-from step import prepare
+from machine import RESULTS, describe, heading, script, show, write
+from step import DEPTHS, prepare
 from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import csn
+from csn.flags import Parser, file_name, positive
+from csn.memory import keep_memory
 
 KINDS = {  # of operators, by what their names contain; the first that fits
     "batch norm": ("batch_norm",),
@@ -33,6 +38,7 @@ KINDS = {  # of operators, by what their names contain; the first that fits
     "optimiser": ("fused_sgd",),
 }
 SIDE = 2048  # of the matrices whose product tells what the machine can do
+LARGE = (16, 256, 56, 56)  # clips, channels, H, W of the convolution that does
 
 
 class Clock(TorchDispatchMode):
@@ -59,30 +65,46 @@ def kind_of(name: str, args: Sequence[Any]) -> str:
 
 
 def spent(step: Callable[[], None], rounds: int) -> dict[str, float]:
-    """Milliseconds of one step by kind, the mean over rounds; "other" with all that is no operator."""
+    """Milliseconds of one step by kind, the mean over rounds; "other" with all that is no operator, but not the watching itself."""
     for _ in range(3):
         step()
-    began = time.perf_counter()
-    with Clock() as clock:
-        for _ in range(rounds):
+    clock, plain = Clock(), 0.0
+    for _ in range(rounds):
+        plain += lap(step)
+        with clock:
             step()
-    whole = time.perf_counter() - began
-    clock.total["other"] += whole - sum(clock.total.values())
+    clock.total["other"] = max(0.0, clock.total["other"] + plain - sum(clock.total.values()))
     return {kind: 1e3 * seconds / rounds for kind, seconds in clock.total.items()}
+
+
+def lap(work: Callable[[], object]) -> float:
+    """Seconds of work."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def timed(work: Callable[[], object], rounds: int = 5) -> float:
     """Median seconds of work."""
-    laps = []
-    for _ in range(rounds + 1):
-        began = time.perf_counter()
-        work()
-        laps.append(time.perf_counter() - began)
-    return median(laps[1:])
+    return median([lap(work) for _ in range(rounds + 1)][1:])
+
+
+def best_rate() -> float:
+    """GFLOP/s of the fastest of: one large matrix product by torch.mm, the same by oneDNN, one large 3x3 convolution; float32."""
+    a, b = torch.randn(2, SIDE, SIDE)
+    maps = torch.randn(LARGE).contiguous(memory_format=torch.channels_last)
+    filters = torch.randn(LARGE[1], LARGE[1], 3, 3).contiguous(memory_format=torch.channels_last)
+    convolved = maps.numel() * LARGE[1] * 9
+    works: list[tuple[Callable[[], object], int]] = [
+        (lambda: a @ b, SIDE**3), (lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""), SIDE**3),
+        (lambda: torch.conv2d(maps, filters, padding=1), convolved),
+    ]  # fmt: skip
+    with torch.inference_mode():
+        return max(2e-9 * products / timed(work) for work, products in works)
 
 
 def rows_of(mode: str, total: dict[str, float], dense: float, best: float, copy_ms: float) -> list[dict[str, Any]]:
-    """A row a kind of work, the longest first. dense: multiply-adds of the products; best: GFLOP/s of a large product."""
+    """A row a kind of work, the longest first. dense: multiply-adds of the products; best: GFLOP/s that the processor can do."""
     whole = sum(total.values())
     rows = []
     for kind, ms in sorted(((kind, ms) for kind, ms in total.items() if ms), key=lambda item: -item[1]):
@@ -102,9 +124,8 @@ def multiply_adds(frames: int, crop: int, depth: int, mode: str) -> tuple[float,
 
 
 def figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path) -> None:
-    """Milliseconds of a step by kind of work, a panel a mode, with the products' rate beside that of one large product; the last bar is a copy."""
+    """Milliseconds of a step by kind of work, a panel a mode, with the products' rate beside the processor's best; the last bar is a copy."""
     import matplotlib
-    from machine import heading
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -121,28 +142,24 @@ def figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path) -> Non
         ax.bar_label(copied, ["for comparison"], padding=3, fontsize=8)
         ax.invert_yaxis()
         ax.set(title=f"{mode}: {own.ms.sum():.0f} ms", xlabel="ms a step", xlim=(0, 1.6 * own.ms.max()))
-    best = f"one large matrix product: {frame.best_gflop_per_s.max():.0f} GFLOP/s"
+    best = f"the processor's best: {frame.best_gflop_per_s.max():.0f} GFLOP/s"
     fig.suptitle(f"{heading(facts)}; {best}", fontsize=9)
     fig.savefig(file, dpi=110)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--depth", type=int, default=50)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--crop", type=int, default=112)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--depth", type=int, choices=DEPTHS, default=50)
+    parser.add_argument("--batch", type=positive, default=4)
+    parser.add_argument("--frames", type=positive, default=8)
+    parser.add_argument("--crop", type=positive, default=112)
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--name", type=file_name, default="limits", help="of the CSV and the figure")
     args = parser.parse_args()
-    from machine import RESULTS, describe, show, write
-
-    from csn.memory import keep_memory
-
     keep_memory()
     torch.set_num_threads(args.threads)
-    a, b = torch.randn(2, SIDE, SIDE)
-    best = 2e-9 * SIDE**3 / timed(lambda: a @ b)
+    best = best_rate()
     facts = describe("cpu") | {"setting": f"ir-CSN-{args.depth}, threads {args.threads}, batch {args.batch}, {args.frames}x{args.crop}x{args.crop}, fp32"}
     rows: list[dict[str, Any]] = []
     for mode, layout in (("train", "channels_last_3d"), ("infer", "channels_last_3d folded")):
@@ -153,11 +170,11 @@ def main() -> None:
         copy_ms = 1e3 * timed(lambda maps=maps, copied=copied: copied.copy_(maps))  # type: ignore[misc]
         del maps, copied
         rows += rows_of(mode, spent(prepare(serve)[1], args.rounds), dense * args.batch, best, copy_ms)
+        file = write(args.name, rows, facts)
     show(facts["setting"], rows)
-    name = f"limits_cpu_{args.threads}thread{'s' if args.threads > 1 else ''}"
-    print(write(name, rows, facts))
-    figure(rows, facts, RESULTS / f"{name}.png")
+    print(file)
+    figure(rows, facts, RESULTS / f"{args.name}.png")
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -6,20 +6,41 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from csn.files import write_atomic
 from csn.provenance import cpu_name
+from csn.spec import UserError, require
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
+
+
+def on_cuda(args: Namespace) -> None:
+    """Raises UserError where --device cuda is asked for and is not there."""
+    require(args.device == "cpu" or torch.cuda.is_available(), "--device", args.device, "needs an NVIDIA GPU and a CUDA build of torch; use cpu")
+
+
+def script(main: Callable[[], int | None]) -> NoReturn:
+    """Run main and exit: with 2 and one sentence for a person's mistake, with 130 when interrupted; what was written stays."""
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; what was measured is written", file=sys.stderr)
+        sys.exit(130)
 
 
 def describe(device: str) -> dict[str, str]:
@@ -42,11 +63,15 @@ def describe(device: str) -> dict[str, str]:
 
 
 def write(name: str, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, str]) -> Path:
-    """results/benchmarks/<name>.csv: facts as "# key: value" lines, then the rows (pandas: read_csv(.., comment="#"))."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    """results/benchmarks/<name>.csv: facts as "# key: value" lines, then the rows (pandas: read_csv(.., comment="#")).
+
+    Raises UserError, and leaves what is there, when there are no rows or the disk refuses.
+    """
     file = RESULTS / f"{name}.csv"
+    if not rows:
+        raise UserError(f"Nothing was measured, so {file} is left as it is.")
     head = "".join(f"# {key}: {value}\n" for key, value in facts.items())
-    file.write_text(head + pd.DataFrame(rows).to_csv(index=False))
+    write_atomic(file, (head + pd.DataFrame(rows).to_csv(index=False)).encode())
     return file
 
 
@@ -55,10 +80,17 @@ def heading(facts: Mapping[str, str]) -> str:
     return f"{facts['setting']}\n{facts.get('gpu', facts['processor'])}"
 
 
-def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    table = Table(title=title)
-    for column in rows[0]:
-        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+def show(title: str, rows: Sequence[Mapping[str, Any]], *columns: str) -> None:
+    """Print the columns (default: all) of rows; those that say the same in every row, once, above."""
+    names = [name for name in columns or rows[0] if len(rows) == 1 or len({row[name] for row in rows}) > 1]
+    same = ", ".join(f"{name} {cell(rows[0][name])}" for name in columns or rows[0] if name not in names)
+    table = Table(title=title + (f"; {same}" if same else ""), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=160).print(table)
+        table.add_row(*(cell(row[name]) for name in names))
+    Console().print(table)
+
+
+def cell(value: Any) -> str:
+    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)

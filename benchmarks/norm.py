@@ -19,12 +19,13 @@ from typing import Any
 
 import torch
 from depthwise import DTYPES, copy_bandwidth, figure, times
-from machine import RESULTS, describe, show, write
+from machine import RESULTS, describe, on_cuda, script, show, write
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from csn import norm
 from csn.blocks import ConvBN
+from csn.flags import Parser, file_name, positive
 from csn.resnet3d import build
 from csn.spec import Variant
 
@@ -85,15 +86,16 @@ def measure(args: argparse.Namespace, copy: float) -> Iterator[list[dict[str, An
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", choices=list(DTYPES), default="bf16")
-    parser.add_argument("--depth", type=int, default=50)
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--crop", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--name", default="norm", help="of the CSV and the figure")
+    parser.add_argument("--depth", type=int, choices=(26, 50, 101, 152), default=50)
+    parser.add_argument("--frames", type=positive, default=8)
+    parser.add_argument("--crop", type=positive, default=224)
+    parser.add_argument("--batch", type=positive, default=4)
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--name", type=file_name, default="norm", help="of the CSV and the figure")
     args = parser.parse_args()
+    on_cuda(argparse.Namespace(device="cuda"))
     torch.manual_seed(0)
     copy = copy_bandwidth("cuda")
     facts = describe("cuda") | {"setting": ", ".join(f"{k} {getattr(args, k)}" for k in ("dtype", "batch", "frames", "crop", "rounds"))}
@@ -114,4 +116,4 @@ def draw(rows: Sequence[Mapping[str, Any]], facts: dict[str, str], file: Path) -
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

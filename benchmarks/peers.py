@@ -30,3 +30,8 @@ def mmaction2(depth: int) -> nn.Module:
     backbone = ResNet3dCSN(pretrained=None, pretrained2d=False, depth=depth, with_pool2=False, bottleneck_mode="ir")
     backbone.norm_eval = backbone.bn_frozen = False
     return nn.Sequential(backbone, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2048, 400))
+
+
+if __name__ == "__main__":
+    pytorchvideo(50)
+    mmaction2(50)

@@ -1,11 +1,12 @@
 """How time grows: a training step with every size of the work, planning and collecting with the number of runs.
 
-    python benchmarks/scaling.py                     both parts, a few minutes on a CPU
+    python benchmarks/scaling.py --name scaling      both parts, a few minutes on a CPU: results/benchmarks/scaling_*.csv
     python benchmarks/scaling.py step --axes depth batch --device cuda
     python benchmarks/scaling.py runs --runs 10 1000 100000
 
 step: one axis at a time is moved away from the base (ir-CSN and ResNet3D, depth 26, width 16, 8 x 64 x 64, batch 4); the two
-networks take turns; reported are medians. "processes" shares a global batch of 8 clips between processes that add up their gradients.
+networks take turns; reported are medians. "processes" shares a global batch of 8 clips between processes of one thread each, which add up their
+gradients (on a CPU only). The CSV is written after every axis.
 runs: a home folder of that many finished runs is made, then the table's own functions plan and collect it; and every table
 script is called with --plan.
 """
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -28,7 +29,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from machine import RESULTS, describe, heading, show, write
+from machine import RESULTS, describe, heading, on_cuda, script, show, write
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,12 +37,13 @@ from csn.collect import collect
 from csn.cost import count
 from csn.exchange import Exchange, process_group
 from csn.execute import folder_of
+from csn.flags import Parser, file_name, positive
 from csn.memory import keep_memory
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
 from csn.resnet3d import build
 from csn.runner import clock
-from csn.spec import Run, Variant
+from csn.spec import Run, Variant, require
 from csn.table import Row, Table, runs_of
 from csn.train import Place
 
@@ -70,6 +72,7 @@ AXES: dict[str, tuple[int, ...]] = {
     "batch": (1, 2, 4, 8, 16),
 }
 PROCESSES = (1, 2, 4)
+COLUMNS = ("axis", "value", "network", "gmacs", "ms_per_clip", "gmacs_per_s", "time_ir_over_resnet3d", "flops_ir_over_resnet3d")
 
 
 def stepper(block: str, work: Work, device: str) -> tuple[Callable[[], None], int]:
@@ -94,15 +97,15 @@ def stepper(block: str, work: Work, device: str) -> tuple[Callable[[], None], in
     return step, flops
 
 
-def lap(step: Callable[[], None]) -> float:
+def lap(step: Callable[[], object]) -> float:
     began = time.perf_counter()
     step()
     return time.perf_counter() - began
 
 
-def step_rows(axes: list[str], device: str, rounds: int) -> list[dict[str, Any]]:
-    """One row a network and point."""
-    rows = []
+def step_rows(axes: list[str], device: str, rounds: int) -> Iterator[list[dict[str, Any]]]:
+    """The rows so far, one a network and point, after every axis."""
+    rows: list[dict[str, Any]] = []
     for axis in axes:
         for value in AXES[axis]:
             work = replace(Work(), **{axis: value})
@@ -118,7 +121,7 @@ def step_rows(axes: list[str], device: str, rounds: int) -> list[dict[str, Any]]
                 rows.append({"axis": axis, "value": value, "network": name, "gmacs": flops / 1e9, "ms_per_clip": ms / work.batch,
                              "gmacs_per_s": 3 * flops * work.batch / ms / 1e6, "time_ir_over_resnet3d": ratio,
                              "flops_ir_over_resnet3d": nets["ir-CSN"][1] / nets["ResNet3D"][1]})  # fmt: skip
-    return rows
+        yield rows
 
 
 def share(rank: int, size: int, store: str, rounds: int, out: str) -> None:
@@ -178,11 +181,11 @@ def run_rows(counts: list[int]) -> list[dict[str, Any]]:
 
 def plan_rows(rounds: int) -> list[dict[str, Any]]:
     """Median seconds of every table script with --plan, a process a call."""
-    laps: dict[Path, list[float]] = {script: [] for script in sorted((REPOSITORY / "experiments").glob("table*.py"))}
+    laps: dict[Path, list[float]] = {table: [] for table in sorted((REPOSITORY / "experiments").glob("table*.py"))}
     for _ in range(rounds):
-        for script, seen in laps.items():
-            seen.append(lap(lambda script=script: subprocess.run([sys.executable, script, "--plan"], stdout=subprocess.DEVNULL, check=True)))  # type: ignore[misc]
-    return [{"script": script.name, "plan_s": median(seen)} for script, seen in laps.items()]
+        for table, seen in laps.items():
+            seen.append(lap(lambda table=table: subprocess.run([sys.executable, table, "--plan"], stdout=subprocess.DEVNULL, check=True)))  # type: ignore[misc]
+    return [{"script": table.name, "plan_s": median(seen)} for table, seen in laps.items()]
 
 
 def write_record(run: Run, home: Path, history: list[dict[str, float]]) -> None:
@@ -260,25 +263,32 @@ def plans_figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=["step", "runs", "both"], default="both")
-    parser.add_argument("--axes", nargs="+", choices=[*AXES, "processes"], default=[*AXES, "processes"])
+    parser.add_argument("--axes", nargs="+", choices=[*AXES, "processes"], help="of step (default: all; on cuda without processes)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--runs", type=int, nargs="+", default=[10, 100, 1000, 10_000, 100_000])
-    parser.add_argument("--name", default="scaling", help="of the CSVs and the figure")
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=positive, default=15)
+    parser.add_argument("--runs", type=positive, nargs="+", default=[10, 100, 1000, 10_000, 100_000], help="five and its multiples")
+    parser.add_argument("--name", type=file_name, default="my_scaling", help="begin of the names of CSVs and figures")
     args = parser.parse_args()
+    on_cuda(args)
+    axes = args.axes or [*AXES, *(["processes"] if args.device == "cpu" else [])]
+    require(args.device == "cpu" or "processes" not in axes, "--axes", "processes", "is measured on a CPU only; leave it out with --device cuda")
+    for wanted in args.runs:
+        require(wanted % 5 == 0, "--runs", wanted, "must be a multiple of five, for so many rows take part")
     began = time.monotonic()
     facts = describe(args.device)
     if args.part in ("step", "both"):
         torch.set_num_threads(args.threads)
         keep_memory()
-        rows = step_rows([a for a in args.axes if a != "processes"], args.device, args.rounds)
-        rows += process_rows(args.rounds) if "processes" in args.axes and args.device == "cpu" else []
-        facts["setting"] = f"a training step, threads {args.threads}, rounds {args.rounds}; but for the axis: {Work()}"
-        show("A training step", rows)
+        facts["setting"] = f"a training step, threads {args.threads} (processes: 1 each, 8 clips together), rounds {args.rounds}; but for the axis: {Work()}"
+        rows: list[dict[str, Any]] = []
+        for rows in step_rows([axis for axis in axes if axis != "processes"], args.device, args.rounds):
+            write(f"{args.name}_step", rows, facts)
+        rows += process_rows(args.rounds) if "processes" in axes else []
         print(write(f"{args.name}_step", rows, facts))
+        show("A training step", [{column: row.get(column) for column in COLUMNS} for row in rows])
         figure(rows, facts, RESULTS / f"{args.name}_step.png")
     if args.part in ("runs", "both"):
         rows = run_rows(args.runs)
@@ -295,4 +305,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

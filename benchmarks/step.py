@@ -7,13 +7,14 @@ PEERS is an environment of its own, since one of them pins old packages:
     python -m venv PEERS
     PEERS/bin/pip install torch==2.14.1 torchvision==0.29.2 pytorchvideo==0.1.5 mmaction2==1.2.0 mmengine mmcv-lite
 
-Every network runs in a process of its own; the processes take turns, one step each, so that whatever else the
-machine does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round
-(in inference on a CPU to ir-CSN with its batch norm folded, csn.inference, as prediction uses it there), beside the ratio of their FLOPs; peak_mb of
-the process, and mb_per_clip: what the steps added to what it held with the network built, divided by the batch. Ours keep the memory that
+Every network runs in a process of its own, on the same clips; the processes take turns, one step each, in a random order, so that whatever
+else the machine does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round
+(in inference on a CPU to ir-CSN with its batch norm folded, csn.inference, as prediction uses it there), beside the ratio of their FLOPs; peak_mb, the
+most that the process held in a step, and mb_per_clip: what of that the steps added to the network built, divided by the batch. Ours keep the memory that
 tensors free (csn.memory) and fuse SGD, as csn.train does; the others do so where it says kept, which leaves the networks to compare. On CUDA a training
 step is one CUDA graph unless compiled, as in csn.train, and the same network with torch's own convolutions takes part, in both memory layouts
-(torch-conv), and as torch runs it by itself, every kernel started by the processor (eager). The CSV is written after every round.
+(torch-conv), and as torch runs it by itself, every kernel started by the processor (eager). The CSV is written after every round; the exit
+status is 1 when a network could not run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -36,10 +38,13 @@ import torch
 from peers import mmaction2, pytorchvideo
 from torch import nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from csn.flags import Parser, file_name, positive
+from csn.memory import trim
+from csn.spec import UserError, require
+
 WARM = 5  # steps before the first that counts: by the fourth a graph is made
-PEERS = (50, 101, 152)  # the depths that the packages have
+DEPTHS, PEERS = (26, 50, 101, 152), (50, 101, 152)  # ours; those that the packages have
 BLOCKS = {"ResNet3D": "bottleneck", "ir-CSN": "bottleneck-D", "ip-CSN": "ip"}
 
 
@@ -71,6 +76,7 @@ def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
     net = net.to(args.device, memory_format=layout).train(args.mode == "train")
     if args.compile:
         net = torch.compile(net)  # type: ignore[assignment]
+    torch.manual_seed(1)  # the same for every network, whatever building it drew
     clips = torch.randn(args.batch, 3, args.frames, args.crop, args.crop).to(args.device).contiguous(memory_format=layout)
     labels = torch.randint(400, (args.batch,), device=args.device)
     sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=as_ours)
@@ -98,11 +104,21 @@ def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
     return sum(p.numel() for p in net.parameters() if p.ndim > 1), train if args.mode == "train" else infer
 
 
-def held_now(device: str) -> int:
-    """Bytes that this process holds: in the GPU's memory, or in all on a CPU."""
+def start_peak(device: str) -> int:
+    """Bytes that this process holds, in the GPU's memory, or in all on a CPU; the peak counts from here on."""
     if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
+    trim()  # or the steps would take up unseen what building and folding left behind
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of resident memory becomes what is resident
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def peak(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -110,19 +126,21 @@ def serve(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     wait = torch.cuda.synchronize if args.device == "cuda" else lambda: None
-    weights, step = prepare(args)
-    sys.stdin.readline()  # networks are built all at once, and warmed up one by one: then each chooses its kernels undisturbed
-    before = held_now(args.device)
-    for _ in range(WARM):
-        step()
-    wait()
+    try:
+        weights, step = prepare(args)
+        sys.stdin.readline()  # networks are built all at once, and warmed up one by one: then each chooses its kernels undisturbed
+        before = start_peak(args.device)
+        for _ in range(WARM):
+            step()
+        wait()
+    except Exception as error:  # whatever keeps a network from running is told in its place
+        sys.exit(f"{args.serve}: {type(error).__name__}: {error}")
     print("ready", weights, before, flush=True)
     for _ in sys.stdin:
         began, worked = time.perf_counter(), time.process_time()
         step()
         wait()
-        peak = torch.cuda.max_memory_allocated() if args.device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps([time.perf_counter() - began, time.process_time() - worked, peak]), flush=True)
+        print(json.dumps([time.perf_counter() - began, time.process_time() - worked, peak(args.device)]), flush=True)
 
 
 @cache
@@ -161,10 +179,14 @@ def take_turns(args: argparse.Namespace, mode: str, nets: dict[str, str]) -> Ite
                 processes[net] = process, *map(int, line.split()[1:])
                 break
         else:
-            print(f"{net}: does not run here", file=sys.stderr)
+            print(f"{net} does not run here and is left out", file=sys.stderr)
     laps: dict[str, list[list[float]]] = {net: [] for net in processes}
+    if base_of(args, mode, next(iter(nets)).split("/")[1]) not in processes:
+        raise UserError("ir-CSN, which the others are compared to, does not run here; why stands above.")
+    order = random.Random(0)
     for _ in range(args.rounds):
-        for net, (process, *_) in processes.items():
+        for net in order.sample(list(processes), len(processes)):
+            process, *_ = processes[net]
             ask(process)
             laps[net].append(json.loads(process.stdout.readline()))  # type: ignore[union-attr]
         yield rows_of(args, mode, {net: (weights, before, laps[net]) for net, (_, weights, before) in processes.items()})
@@ -172,12 +194,17 @@ def take_turns(args: argparse.Namespace, mode: str, nets: dict[str, str]) -> Ite
         process.communicate()
 
 
+def base_of(args: argparse.Namespace, mode: str, depth: str) -> str:
+    """The network that others of its depth are compared to: ir-CSN as it is used."""
+    return f"ir-CSN/{depth}/channels_last_3d{' folded' if mode == 'infer' and args.device == 'cpu' else ''}"
+
+
 def rows_of(args: argparse.Namespace, mode: str, measured: dict[str, tuple[int, int, list[list[float]]]]) -> list[dict[str, Any]]:
     """A row per network, from its weights, the memory before the steps, and (seconds, processor seconds, peak memory) of each step."""
     rows = []
     for net, (weights, before, laps) in measured.items():
-        base = measured[f"ir-CSN/{net.split('/')[1]}/channels_last_3d{' folded' if mode == 'infer' and args.device == 'cpu' else ''}"][2]  # as it is used
         name, depth, layout = net.split("/")
+        base = measured[base_of(args, mode, depth)][2]
         wall, cpu, peak = zip(*laps, strict=True)
         rows.append(
             {
@@ -192,31 +219,46 @@ def rows_of(args: argparse.Namespace, mode: str, measured: dict[str, tuple[int, 
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def peers_there(python: str) -> str:
+    """python, an interpreter that builds both packages' networks. Raises UserError."""
+    try:
+        found = subprocess.run([python, str(Path(__file__).with_name("peers.py"))], capture_output=True, text=True, check=False)
+        told = found.stderr.strip().splitlines()[-1:] if found.returncode else []
+    except OSError as error:
+        told = [error.strerror or str(error)]
+    require(not told, "--peers", python, f"must be a Python that builds both packages' CSN ({''.join(told)}); see --help for its environment")
+    return python
+
+
+def main() -> int:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--peers", help="interpreter of the environment with pytorchvideo and mmaction2; without it, ours alone")
-    parser.add_argument("--depths", type=int, nargs="+", default=[50])
+    parser.add_argument("--depths", type=int, nargs="+", choices=DEPTHS, default=[50])
     parser.add_argument("--networks", nargs="+", choices=list(BLOCKS), default=["ir-CSN", "ResNet3D", "ip-CSN"])
     parser.add_argument("--modes", nargs="+", choices=["train", "infer"], default=["train", "infer"])
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--crop", type=int, default=112)
+    parser.add_argument("--threads", type=positive, default=os.cpu_count())
+    parser.add_argument("--batch", type=positive, default=4)
+    parser.add_argument("--frames", type=positive, default=8)
+    parser.add_argument("--crop", type=positive, default=112)
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=positive, default=15)
     parser.add_argument("--compile", action="store_true", help="add ours through torch.compile")
-    parser.add_argument("--name", default="step", help="of the CSV and the figure")
+    parser.add_argument("--name", type=file_name, default="step", help="of the CSV and the figure")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--mode", default="train", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        return serve(args)
-    from machine import RESULTS, describe, show, write
+        serve(args)
+        return 0
+    import machine
 
+    machine.on_cuda(args)
+    peers = peers_there(args.peers) if args.peers else None
     keys = ("threads", "batch", "frames", "crop", "dtype")
-    facts = describe(args.device) | {"setting": ", ".join(f"{k} {getattr(args, k)}" for k in keys)}
+    facts = machine.describe(args.device) | {"setting": ", ".join(f"{k} {getattr(args, k)}" for k in keys)}
     rows: list[dict[str, Any]] = []
+    wanted = 0
     for depth in args.depths:
         for mode in args.modes:
             nets = {}
@@ -231,17 +273,19 @@ def main() -> None:
                 others += ["NCDHW torch-conv eager", "channels_last_3d eager"] if mode == "train" else []
                 for layout in others:
                     nets[f"ir-CSN/{depth}/{layout}"] = sys.executable
-            if args.peers and depth in PEERS:
+            if peers and depth in PEERS:
                 for name in ("pytorchvideo", "mmaction2"):
                     for layout in ("as it comes", "channels_last_3d", "channels_last_3d kept"):
-                        nets[f"{name}/{depth}/{layout}"] = args.peers
-            done = rows
+                        nets[f"{name}/{depth}/{layout}"] = peers
+            done, wanted = rows, wanted + len(nets)
             for latest in take_turns(args, mode, nets):
                 rows = done + latest
-                write(args.name, rows, facts)
-    show(f"{facts['setting']} on {facts.get('gpu', facts['processor'])}", rows)
-    print(RESULTS / f"{args.name}.csv")
-    figure(rows, facts, RESULTS / f"{args.name}.png")
+                machine.write(args.name, rows, facts)
+    told = ("mode", "network", "depth", "layout", "clips_per_s", "ms", "time_over_ir_csn", "flops_over_ir_csn", "mb_per_clip")
+    machine.show(f"{facts['setting']} on {facts.get('gpu', facts['processor'])}", rows, *told)
+    print(machine.RESULTS / f"{args.name}.csv")
+    figure(rows, facts, machine.RESULTS / f"{args.name}.png")
+    return int(len(rows) < wanted)
 
 
 def figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path) -> None:
@@ -267,4 +311,8 @@ def figure(rows: list[dict[str, Any]], facts: dict[str, str], file: Path) -> Non
 
 
 if __name__ == "__main__":
-    main()
+    if any(flag.startswith("--serve=") for flag in sys.argv):  # with an interpreter that may lack what the tables need
+        sys.exit(main())
+    from machine import script
+
+    script(main)

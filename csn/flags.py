@@ -15,6 +15,20 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message[0].upper()}{message[1:]}; --help lists the flags.")
 
 
+def positive(text: str) -> int:
+    """The value of a flag: a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text}")
+    return int(text)
+
+
+def file_name(text: str) -> str:
+    """The value of a flag: a file's name without a folder."""
+    if Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"must be a file's name without a folder, not {text}")
+    return text
+
+
 def results_home(home: Path) -> Path:
     """home, a folder that is to be read from. Raises UserError where there is none."""
     require(home.is_dir(), "--home", home, "must be a folder that is there; give another folder")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,17 @@ def keep_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(M_TOP_PAD, 2**26))
 
 
+def trim() -> None:
+    """Give what is free back to the system, with glibc: then what a process holds is what it uses."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class Growth:
     """How much more memory a process holds, at its most, than when this was made: bytes of tensors on a GPU, resident on a CPU.
 
-    On a CPU the memory at the end stands for the most: keep_memory gives none back. device: a torch.device.
+    On a CPU the memory at the end stands for the most, since keep_memory gives none back; what was free when this was made was given back
+    then, or it would be used again unseen. device: a torch.device.
     """
 
     def __init__(self, device: Any) -> None:
@@ -40,6 +48,8 @@ class Growth:
             import torch
 
             torch.cuda.reset_peak_memory_stats(device)
+        else:
+            trim()
         self.before = self.most()
 
     def most(self) -> int:

@@ -49,6 +49,7 @@ def kinetics_root(root: Path) -> Path:
 
 # Sports-1M
 
+
 def sports_root(root: Path) -> Path:
     (root / "original").mkdir()
     (root / "labels.txt").write_text("\n".join(["fútbol", "скачки", *(f"sport {i}" for i in range(485))]) + "\n", encoding="utf-8")
@@ -105,6 +106,7 @@ def hmdb_root(root: Path) -> Path:
 
 
 # DFDC
+
 
 def dfdc_part(folder: Path, reals: int) -> None:
     """A part with two fakes of every real video, as metadata.json and empty files."""

@@ -16,6 +16,7 @@ from csn.spec import UserError, VideoSet
 
 # Kinetics-400
 
+
 @pytest.mark.parametrize(
     "layout",
     [

@@ -39,9 +39,7 @@ from csn.recipes import SMOKE
 from csn.spec import Run, UserError, Variant
 from csn.train import Place, train
 
-RUN = Run(
-    variant=Variant(block="ip", depth=26, width=8, pool1=False), recipe=replace(SMOKE, lr=0.002, epochs=2, warmup=0, clips_per_epoch=32), seed=0
-)
+RUN = Run(variant=Variant(block="ip", depth=26, width=8, pool1=False), recipe=replace(SMOKE, lr=0.002, epochs=2, warmup=0, clips_per_epoch=32), seed=0)
 WORKER = """
 import json, sys
 from pathlib import Path

@@ -234,9 +234,7 @@ def test_what_cannot_be_submitted_leaves_nothing(fault: Exception, sentence: str
     assert not list((tmp_path / "submissions").glob("*/submission.json"))
 
 
-def test_submit_and_cancel_say_what_they_lack(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_submit_and_cancel_say_what_they_lack(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "submissions" / "1" / "submission.json", {"runs": [RUNS[0].name], "job": "7"})
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(UserError, match="sbatch is missing here"):

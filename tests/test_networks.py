@@ -13,9 +13,7 @@ from csn.blocks import Residual
 from csn.resnet3d import start_as_shortcuts, strides
 from csn.spec import BLOCKS, SIMPLE_DEPTHS, STAGES, UserError
 
-NETWORKS = [
-    (block, depth) for block in BLOCKS for depth in STAGES if (depth in SIMPLE_DEPTHS) == block.startswith("simple")
-]
+NETWORKS = [(block, depth) for block in BLOCKS for depth in STAGES if (depth in SIMPLE_DEPTHS) == block.startswith("simple")]
 
 
 def variant(block: str, depth: int, width: int = 8, **fields: object) -> csn.Variant:

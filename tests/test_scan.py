@@ -290,7 +290,10 @@ def test_ctrl_c_is_for_the_process_that_has_the_workers(root: Path) -> None:
 
 def test_an_index_of_240000_videos_loads(tmp_path: Path) -> None:
     line = {
-        "size": 1, "mtime_ns": 2, "digest": "0" * 64, "error": "",
+        "size": 1,
+        "mtime_ns": 2,
+        "digest": "0" * 64,
+        "error": "",
         "plan": {"frames": 300, "height": 256, "width": 340, "fps": 30.0, "reader": "decord", "reason": "", "damage": ""},
     }
     with index_file(tmp_path).open("w") as out:

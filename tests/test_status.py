@@ -18,9 +18,7 @@ from csn.plan import state_of
 from csn.spec import UserError
 
 
-def test_the_rows_come_from_files_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_rows_come_from_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     record(RUNS[0], tmp_path, video_top1=12.5, host="n1", seconds=61.0, history=[{"loss": 3.0}, {"loss": 2.0}])
     record(RUNS[1], tmp_path, error="out of memory", log=["one", "oom_kill"], retry=True)

@@ -42,6 +42,8 @@ def test_growth_is_what_is_held_beyond_the_start() -> None:
 import torch
 from csn.memory import Growth, keep_memory
 keep_memory()
+before = torch.ones(2**25)  # freed before the start: what comes after lies in its place
+del before
 growth = Growth(torch.device("cpu"))
 kept = torch.ones(2**24)
 del kept

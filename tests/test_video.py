@@ -119,9 +119,7 @@ def test_eight_processes_read_at_once(tmp_path: Path) -> None:
     paths = [write(tmp_path / name, **{**X264, **SAFE.get(name, UNSAFE.get(name))}) for name in names]
     truth = {str(path): [zlib.crc32(np.ascontiguousarray(f)) for f in reference(path)] for path in paths}
     command = [sys.executable, "-c", READER]
-    jobs = [
-        subprocess.Popen([*command, str(k), *map(str, paths)], stdout=subprocess.PIPE, text=True) for k in range(8)
-    ]
+    jobs = [subprocess.Popen([*command, str(k), *map(str, paths)], stdout=subprocess.PIPE, text=True) for k in range(8)]
     for job in jobs:
         out, _ = job.communicate(timeout=120)
         assert job.returncode == 0

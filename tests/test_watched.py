@@ -80,9 +80,7 @@ def batches(split: Split, reader: Reader, workers: int) -> list[Batch]:
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
-    return len(one) == len(other) and all(
-        torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and a[2] == b[2] for a, b in zip(one, other, strict=True)
-    )
+    return len(one) == len(other) and all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and a[2] == b[2] for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.usefixtures("hasty")

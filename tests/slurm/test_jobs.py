@@ -28,9 +28,7 @@ def test_the_record_names_the_commit_and_the_dirty_code_that_ran(here: Cluster, 
     repository = tmp_path / "repository"
     shutil.copytree(REPOSITORY / "csn", repository / "csn", ignore=shutil.ignore_patterns("__pycache__"))
     for command in (["init", "-q"], ["add", "csn"], ["commit", "-q", "-m", "one"]):
-        subprocess.run(
-            ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *command], cwd=repository, check=True
-        )
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *command], cwd=repository, check=True)
     code = repository / "csn" / "__init__.py"
     code.write_text(code.read_text() + "\nSUBMITTED = True\n")
     home = tmp_path / "home"
@@ -41,9 +39,7 @@ def test_the_record_names_the_commit_and_the_dirty_code_that_ran(here: Cluster, 
     record, facts = read_record(SHORT, home) or {}, json.loads((submission.folder / "submission.json").read_text())
     assert "error" not in record, record
     assert (record["commit"], record["dirty"]) == (facts["commit"], facts["dirty"])
-    head = subprocess.run(
-        ["git", "-C", str(repository), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-    )
+    head = subprocess.run(["git", "-C", str(repository), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     assert head.stdout.startswith(record["commit"]) and len(record["dirty"]) == 12
 
 
@@ -73,9 +69,7 @@ def test_a_profile_the_cluster_does_not_know_is_told(here: Cluster, tmp_path: Pa
     assert launch.missing([SHORT], tmp_path)[0] == [SHORT]
 
 
-def test_two_hundred_runs_need_one_sbatch_and_few_questions(
-    here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_hundred_runs_need_one_sbatch_and_few_questions(here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = tmp_path / "bin"
     counted.mkdir()
     for name in ("sbatch", "squeue", "sacct"):

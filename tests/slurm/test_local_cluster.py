@@ -32,9 +32,7 @@ def timed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[s
 @pytest.mark.usefixtures("timed")
 def test_two_nodes_with_one_task_each_know_their_rank_and_gpus(cluster: Cluster) -> None:
     report = "echo $SLURM_PROCID $SLURMD_NODENAME $SLURM_NTASKS $CUDA_VISIBLE_DEVICES"
-    done = cluster.call(
-        "srun", "-w", f"{FIRST},{SECOND}", "--ntasks-per-node=1", "--gpus-per-node=2", "--mem=100", "bash", "-c", report
-    )
+    done = cluster.call("srun", "-w", f"{FIRST},{SECOND}", "--ntasks-per-node=1", "--gpus-per-node=2", "--mem=100", "bash", "-c", report)
     assert sorted(done.stdout.splitlines()) == [f"0 {FIRST} 2 0,1", f"1 {SECOND} 2 0,1"], done.stderr
 
 
@@ -127,9 +125,7 @@ def _command_lines_outside_slurm() -> Iterator[bytes]:
 def test_an_ordinary_user_can_start_it() -> None:
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME=/tmp"]
     calls = [[*nobody, python, SCRIPT] for python in (sys.executable, "/usr/bin/python3")]
-    calls = [
-        call for call in calls if subprocess.run([*call, "--help"], capture_output=True, check=False).returncode == 0
-    ]
+    calls = [call for call in calls if subprocess.run([*call, "--help"], capture_output=True, check=False).returncode == 0]
     if not calls:
         pytest.skip("another user cannot read this Python or this repository")
     inside = ["srun", "-N2", "--ntasks-per-node=1", "id", "-u"]
@@ -161,9 +157,7 @@ def test_start_env_stop_from_the_command_line() -> None:
     folder.rmdir()
 
 
-def test_a_wrong_size_and_missing_programs_are_refused(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_wrong_size_and_missing_programs_are_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"`nodes` \(=0\) must be 1 to 16"):
         module.start(tmp_path / "c", nodes=0)
     (tmp_path / "file").touch()

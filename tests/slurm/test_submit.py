@@ -20,9 +20,7 @@ from .jobs import job_field, until, wait_state
 from .submitted import LONG, PROFILE, RUN, held_until_signalled, measured, state, submit, until_training
 
 
-def test_one_run_survives_requeue_time_limit_crash_and_cancel(
-    here: Cluster, data: Path, local: dict[str, Any], tmp_path: Path
-) -> None:
+def test_one_run_survives_requeue_time_limit_crash_and_cancel(here: Cluster, data: Path, local: dict[str, Any], tmp_path: Path) -> None:
     run, home = RUN, tmp_path
     submission = submit(run, home, data)
     job = submission.job_id(run.name)
@@ -61,9 +59,7 @@ def test_one_run_survives_requeue_time_limit_crash_and_cancel(
     assert launch.submit([run], home, data, PROFILE, allow_dirty=True) == (None, {run.name: "done"})
 
 
-def test_two_tasks_share_a_run_and_one_finishes_it_after_the_other_was_killed(
-    here: Cluster, data: Path, local: dict[str, Any], tmp_path: Path
-) -> None:
+def test_two_tasks_share_a_run_and_one_finishes_it_after_the_other_was_killed(here: Cluster, data: Path, local: dict[str, Any], tmp_path: Path) -> None:
     run, pair = RUN, replace(PROFILE, nodes=2)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     submission = submit(run, whole, data, pair)
