@@ -9,7 +9,8 @@ C products of one position are contiguous:
     gradient of weight  k two-dimensional convolutions' gradients, one per time shift, with frames as the batch
 
 Sums are kept in float32 (float64 for float64 inputs), whatever the type of the inputs: results and gradients of float32 lie within 2e-5 of the
-largest from float64's, and stored 16-bit results within their rounding. On CUDA the fastest of these,
+largest from float64's, and stored 16-bit results within their rounding (torch's own convolutions, where they are taken, within TF32's where
+torch.backends.cudnn.allow_tf32 lets them). On CUDA the fastest of these,
 torch's own convolution and our Triton kernels is used (csn.depthwise_tune); on a CPU the choice is fixed.
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from csn import depthwise_tune
 from csn.spec import require
@@ -33,7 +35,7 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Triple = (1, 1, 1)) -> T
 
     x: any memory layout; B may be 0. weight: (C, 1, kT, kH, kW), odd sizes. stride: 1 or 2 per axis; a size that it does not
     divide is rounded up. The result has the type of x (of autocast, inside an autocast region) and the layout
-    channels_last_3d. Differentiable once, in x and weight. Raises UserError where a size breaks its rule.
+    channels_last_3d. Differentiable once, in x and weight, backwards (torch.func.jvp finds 0). Raises UserError where a size breaks its rule.
     """
     require(x.ndim == 5, "x.ndim", x.ndim, "must be 5: (B, C, T, H, W)")
     require(all(n > 0 for n in x.shape[1:]), "x.shape", tuple(x.shape), "must have a channel, a frame, a row and a column at least")
@@ -128,6 +130,7 @@ def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     ctx.save_for_backward(x if weight.requires_grad else None, weight)
 
 
+@once_differentiable
 def _backward(ctx, g: Tensor):  # type: ignore[no-untyped-def]
     x, weight = ctx.saved_tensors
     gx = GRAD_INPUT(g, weight, ctx.sizes, ctx.stride) if ctx.needs_input_grad[0] else None
@@ -152,6 +155,8 @@ def convolve(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     """(B, C, T, H, W), (C, 1, kT, kH, kW) -> (B, C, T/s, H/s, W/s), channels_last_3d."""
     padding = [k // 2 for k in weight.shape[2:]]
     x = x.contiguous(memory_format=NDHWC)
+    if x.shape[1] == 1:  # of one channel the strides of channels_last_3d make torch read beyond a map of one or two columns
+        x = x.contiguous().view(-1).view(x.shape)
     return ATEN.convolution(x, weight, None, stride, padding, (1, 1, 1), False, (0, 0, 0), weight.shape[0])
 
 

@@ -1,7 +1,7 @@
 """Which depthwise kernel runs on a CUDA device: the fastest there, by measurement, remembered.
 
 The first call of a size and memory layout times the candidates: our Triton kernels in several tilings, torch's convolution in both memory layouts.
-The fastest of those that have the first one's result is taken, and the answer is kept in <cache>/csn/depthwise-<device and software>.json, where
+The fastest is taken, one of ours if it has torch's result, and the answer is kept in <cache>/csn/depthwise-<device and software>.json, where
 <cache> is $XDG_CACHE_HOME or ~/.cache. Deleting the file measures again; so does another torch, Triton or text of our kernels. What was measured
 while memory ran out, or could not be compared, stands for this process only. $CSN_DEPTHWISE fixes the choice instead: "triton" (its first tiling)
 or "torch"; so does torch.use_deterministic_algorithms(True), to "triton", whose sums have a fixed order. With 16 bits the choice also decides
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -102,8 +103,10 @@ def _ours(direction: str, x: Tensor, weight: Tensor, stride: Sequence[int]) -> d
     """Our kernels in their tilings, where they can do it."""
     if tuple(weight.shape[2:]) != (3, 3, 3) or x.dtype == torch.float64 or x.numel() == 0:
         return {}
-    from csn import depthwise_tiles  # and with it Triton, which not every platform has
-
+    try:
+        from csn import depthwise_tiles  # and with it Triton, which not every platform has
+    except ImportError:
+        return {}
     return depthwise_tiles.ways(direction, x, stride)
 
 
@@ -154,8 +157,8 @@ def _choose(task: str, ways: dict[str, Way], args: tuple[Any, ...]) -> tuple[str
     ran = sorted((candidate for candidate, taken in times.items() if taken < float("inf")), key=times.__getitem__)
     if not ran:
         return default, False
-    first = next(candidate for candidate in ways if candidate in ran)  # the default, where it can run
-    compared = ((one, one == first or alike(one, ways[one], ways[first], args)) for one in ran)
+    judge = next((candidate for candidate in ways if candidate in ran and candidate.startswith("torch")), ran[0])
+    compared = ((one, one.startswith("torch") or one == judge or alike(one, ways[one], ways[judge], args)) for one in ran)
     best, sure = next((one, same) for one, same in compared if same is not False)
     if memory_sufficed and sure:
         with suppress(UserError):  # a cache
@@ -163,14 +166,14 @@ def _choose(task: str, ways: dict[str, Way], args: tuple[Any, ...]) -> tuple[str
     return best, True
 
 
-def alike(name: str, way: Way, default: Way, args: tuple[Any, ...]) -> bool | None:
-    """Whether a way, called name, has the default's result, but for the rounding of 16 bits; a warning tells where not. None where memory does not
+def alike(name: str, way: Way, judge: Way, args: tuple[Any, ...]) -> bool | None:
+    """Whether a way, called name, has the judge's result, but for the rounding of 16 bits; a warning tells where not. None where memory does not
     suffice to tell, or inputs that are not all numbers. Where the result is 0 they are compared on other inputs: so it is in the first step of a
     residual branch that begins as nothing, and of zeros every kernel makes zeros."""
     try:
-        error, largest = apart(way, default, args)
+        error, largest = apart(way, judge, args)
         if not largest:
-            error, largest = apart(way, default, tuple(drawn(arg) if isinstance(arg, Tensor) else arg for arg in args))
+            error, largest = apart(way, judge, tuple(drawn(arg) if isinstance(arg, Tensor) else arg for arg in args))
     except torch.OutOfMemoryError:
         return None
     if not isfinite(largest):
@@ -181,9 +184,9 @@ def alike(name: str, way: Way, default: Way, args: tuple[Any, ...]) -> bool | No
     return False
 
 
-def apart(way: Way, default: Way, args: tuple[Any, ...]) -> tuple[float, float]:
-    """The largest difference of two ways' results, and the largest value of the default's."""
-    found, expected = way(*args).float(), default(*args).float()
+def apart(way: Way, judge: Way, args: tuple[Any, ...]) -> tuple[float, float]:
+    """The largest difference of two ways' results, and the largest value of the judge's."""
+    found, expected = way(*args).float(), judge(*args).float()
     return float((found - expected).abs().max()), float(expected.abs().max())
 
 
@@ -245,7 +248,10 @@ def _told(arg: Any) -> str:
 
 
 def _file() -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home
+        folder = Path(tempfile.gettempdir(), f"cache-{os.getuid()}")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     where = re.sub(r"[^\w.+]+", "-", f"{device} {_software()}")
     return folder / "csn" / f"depthwise-{where}.json"
@@ -266,6 +272,6 @@ def _read(file: Path) -> dict[str, str]:
     """The choices in the file, without what this program did not write: absent or damaged, they are measured again."""
     try:
         found = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}

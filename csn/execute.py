@@ -35,6 +35,7 @@ from csn.spec import Run, UserError, require
 
 MEET_EVERY = 8  # videos of a process after which those that share a test ask each other whether to stop
 STOPPED = 75  # exit code of a run that was asked to stop and has saved its state
+HELD = 73  # exit code where another process works on the run
 
 
 def folder_of(run: Run, home: Path) -> Path:
@@ -306,7 +307,7 @@ def main(arguments: list[str] | None = None) -> int:
         return STOPPED
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return HELD if isinstance(error, Held) else 2
     if "error" in record:
         print(f"failed: {record['error']}", file=sys.stderr)
         return 1

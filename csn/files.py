@@ -73,6 +73,12 @@ def locked(path: Path, wait: bool = False) -> Iterator[IO[str]]:
         yield file
 
 
+def worked_on(folder: Path) -> str:
+    """The sentence for whoever finds folder held."""
+    owner = (folder / "lock").read_text().strip() or "another process"
+    return f"{folder.name} is being worked on by {owner}; wait for it or stop it."
+
+
 @contextmanager
 def held(folder: Path, wait: bool = False, option: str = "--home") -> Iterator[None]:
     """Hold folder, made where it is missing, by the lock in it.
@@ -85,8 +91,7 @@ def held(folder: Path, wait: bool = False, option: str = "--home") -> Iterator[N
             folder.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(locked(lock, wait))
         except Held:
-            owner = lock.read_text().strip() or "another process"
-            raise Held(f"{folder.name} is being worked on by {owner}; wait for it or stop it.") from None
+            raise Held(worked_on(folder)) from None
         except OSError as error:
             raise UserError(f"Cannot write the folder {folder} ({error.strerror}); give another with {option}.") from None
         file.truncate(0)

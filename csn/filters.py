@@ -59,11 +59,13 @@ def read_filters(home: Path) -> tuple[str, dict[str, NDArray[np.float64]]]:
         columns, *lines = csv.reader(path.read_text(encoding="utf-8").splitlines())
         if tuple(columns) != COLUMNS or not lines:
             raise ValueError("its header is another")
+        if any(len(line) != len(COLUMNS) for line in lines):
+            raise ValueError("a line of it has another length")
         weights = {name: [[float(weight) for weight in line[3:]] for line in lines if line[1] == name] for name in dict.fromkeys(line[1] for line in lines)}
         return lines[0][0], {name: np.array(found).reshape(-1, 3, 3, 3) for name, found in weights.items()}
     except FileNotFoundError:
         return "", {}
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, csv.Error) as error:
         raise UserError(f"{path} is no file of filters ({error}); delete it and run python -m csn.filters again.") from None
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -46,10 +48,17 @@ def normalised(norm: nn.BatchNorm3d, y: Tensor, relu: bool, other: Tensor | None
 
 
 def ours(norm: nn.BatchNorm3d, y: Tensor) -> bool:
-    """Whether our kernels do it: within `fused`, training on CUDA, channels_last_3d, in at most 32 bits, affine, with running statistics."""
+    """Whether our kernels do it: within `fused`, training on CUDA, channels_last_3d, in at most 32 bits, affine, with running statistics.
+
+    Of torch's own batch norm alone: another kind (SyncBatchNorm) computes something else, and one with hooks is to be called.
+    """
     return (
         not torch.compiler.is_compiling()
         and _fused.get()
+        and type(norm) is nn.BatchNorm3d
+        and not norm._forward_hooks
+        and not norm._forward_pre_hooks
+        and _triton_there()
         and y.is_cuda
         and norm.training
         and y.dtype in (torch.float32, torch.bfloat16, torch.float16)
@@ -59,6 +68,11 @@ def ours(norm: nn.BatchNorm3d, y: Tensor) -> bool:
         and norm.momentum is not None
         and y.numel() > y.shape[1]  # of one value there is no variance: torch says so
     )
+
+
+@cache
+def _triton_there() -> bool:
+    return find_spec("triton") is not None
 
 
 class Fused(torch.autograd.Function):

@@ -51,7 +51,7 @@ def _kept(x: Tensor, stride: Stride) -> Tensor:
 def pointwise_conv3d(x: Tensor, weight: Tensor, stride: Stride = (1, 1, 1)) -> Tensor:
     """(B, C_in, T, H, W), weight (C_out, C_in, 1, 1, 1) -> (B, C_out, T/s, H/s, W/s); a size that s does not divide is rounded up.
 
-    On a CPU the result is channels_last_3d; elsewhere this is torch.nn.functional.conv3d.
+    On a CPU the result, of more than one input channel, is channels_last_3d; elsewhere this is torch.nn.functional.conv3d.
     """
     if x.device.type != "cpu":
         return F.conv3d(x, weight, None, stride)

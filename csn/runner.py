@@ -18,8 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from csn.execute import STOPPED, folder_of, hangup, read_progress, read_record, record_loss, resumable, stands
-from csn.files import write_json
+from csn.execute import HELD, STOPPED, folder_of, hangup, read_progress, read_record, record_loss, resumable, stands
+from csn.files import worked_on, write_json
 from csn.provenance import REPOSITORY
 from csn.spec import Embedded, Run, UserError
 
@@ -64,7 +64,7 @@ def run_all(
     # (a shell starts what it puts in the background with Ctrl-C ignored; whoever sends it means it all the same)
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT, *hangup())}
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as display:
-        whole = display.add_task(f"{len(work)} runs", total=total, facts=f"0/{len(work)}", left="")
+        whole = display.add_task(f"{len(work)} run{'s' if len(work) > 1 else ''}", total=total, facts=f"0/{len(work)}", left="")
         began = time.monotonic()
         try:
             while waiting or running:
@@ -102,8 +102,8 @@ def run_all(
                     sentence = outcome(one, code, home)
                     if sentence:
                         troubles.append(sentence)
-                    what = f"[{finished}/{len(work)}] {one.label} seed {one.run.seed}: {sentence or result(one.run, home)}"
-                    console.print(f"{what} ({took:.0f} s)", markup=False, highlight=False)
+                    what = sentence or f"{one.label} seed {one.run.seed}: {result(one.run, home)}"
+                    console.print(f"[{finished}/{len(work)}] {what} ({took:.0f} s)", markup=False, highlight=False)
                 left = seconds_left(time.monotonic() - began, done + partial - carried, total - done - partial)
                 words = "" if left is None else f"about {clock(left)} left"
                 display.update(whole, completed=done + partial, facts=f"{finished}/{len(work)}", left=words)
@@ -158,6 +158,8 @@ def outcome(one: Running, code: int, home: Path) -> str:
     name = f"{one.label} seed {one.run.seed}"
     if code == 0:
         return ""
+    if code == HELD:  # in the log stand the words of the process that has it
+        return f"{name}: {worked_on(folder_of(one.run, home))}"
     if code in (2, STOPPED):
         return f"{name}: {last_line(one.run, home).removeprefix('error: ')}"
     if code < 0:

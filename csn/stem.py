@@ -46,7 +46,7 @@ def by_blocks(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def stem_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """conv1: (B, C, T, H, W), weight (C_out, C, 3, 7, 7) -> (B, C_out, T, H/2, W/2), sizes rounded up; by blocks with 16 bits on CUDA."""
     if x.is_cuda:
-        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") and x.dtype != torch.float64 else x.dtype
         if dtype in (torch.bfloat16, torch.float16):
             return by_blocks(x.to(dtype), weight.to(dtype), bias)
     return F.conv3d(x, weight, bias, STRIDE, PADDING)

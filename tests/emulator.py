@@ -156,6 +156,15 @@ TESTS: dict[str, Callable[..., Lanes]] = {
 }  # fmt: skip
 
 
+GARBAGE = np.full(32, 0xA5A5A5A5A5A5A5A5, np.uint64)
+
+
+def upper_half(a: Lanes, b: Lanes) -> Lanes:
+    """Of the 64 bits of a product of 32-bit numbers."""
+    wide = np.int64 if a.dtype.kind == "i" else np.uint64
+    return (a.astype(wide) * b.astype(wide) >> 32).astype(a.dtype)
+
+
 class Warp:
     """32 threads in step. Registers hold bits, as unsigned numbers."""
 
@@ -200,13 +209,12 @@ class Warp:
             a, b = (one.astype(np.int64 if kinds[-1][0] == "s" else np.uint64).view(np.uint64) for one in values[:2])
             self.put(operands[0], a * b + (self.get(operands[3], 2 * size) if op == "mad" else np.uint64(0)), on)
         else:
-            assert kinds[0] != "hi", name
-            self.put(operands[0], ARITHMETIC[op](*values), on)
+            self.put(operands[0], upper_half(*values) if kinds[0] == "hi" else ARITHMETIC[op](*values), on)
 
     def get(self, operand: str, size: int, kind: str = "u") -> Lanes:
         """An operand, of so many bits, as s(igned), f(loat) or bits."""
         if operand.startswith("%"):
-            bits = self.registers[operand].astype(BITS[size])
+            bits = self.registers.get(operand, GARBAGE).astype(BITS[size])  # of a pair of 16 bits one half may never be set, nor used
         elif operand.startswith("0f"):
             bits = np.full(32, int(operand[2:], 16), np.uint32)
         elif operand == "global_smem":

@@ -121,6 +121,24 @@ def test_operators_keep_what_their_fakes_promise(stride, device):
     torch.library.opcheck(torch.ops.csn.depthwise_conv3d_grad_weight.default, (g, *plain, stride))
 
 
+def test_a_second_derivative_is_refused():
+    """On CUDA it would be 0."""
+    x, weight = torch.randn(1, 2, 3, 4, 5, requires_grad=True), torch.randn(2, 1, 3, 3, 3, requires_grad=True)
+    (g,) = torch.autograd.grad(depthwise_conv3d(x, weight).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="twice"):
+        g.sum().backward()
+
+
+@pytest.mark.parametrize("size", [(3, 1, 2, 2, 2), (2, 1, 3, 5, 1), (4, 1, 1, 3, 2)], ids=str)
+@pytest.mark.parametrize("stride", [(1, 1, 2), (2, 2, 2)], ids=str)
+def test_one_channel_and_few_columns(size, stride):
+    """Where torch's own reads beyond the map, with the strides that channels_last_3d may have then."""
+    _, c, t, h, w = size
+    x = torch.randn(size).as_strided(size, (t * h * w, 1, h * w, w, c))
+    for _ in range(5):  # what lies beyond is another each time
+        check(x, torch.randn(1, 1, 3, 3, 3), stride, 1e-5)
+
+
 def test_only_the_wanted_gradients_are_computed():
     x, weight = torch.randn(1, 2, 2, 3, 3), torch.randn(2, 1, 3, 3, 3)
     depthwise_conv3d(x, weight.requires_grad_()).sum().backward()

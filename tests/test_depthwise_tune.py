@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from csn.depthwise_tune import NDHWC, fastest
 from csn.spec import UserError
 
 CLOCK = {"triton a": 3.0, "torch NDHWC": 1.0, "torch NCDHW": 2.0}
+OURS_FIRST = {"triton a": 0.5, "matrix b": 0.7, "torch NDHWC": 1.0, "torch NCDHW": 2.0}
 X = torch.ones(1, 2, 3, 4, 5)
 
 
@@ -23,7 +26,7 @@ class Candidates:
 
     def __init__(self, clock: dict[str, float | Exception]) -> None:
         self.clock, self.offered, self.timed, self.wrong, self.unknown = clock, 0, list[str](), set[str](), set[str]()
-        self.against = next(iter(clock))
+        self.against = "torch NDHWC"
 
     def ways(self, *args: object) -> dict[str, Callable[..., str]]:
         self.offered += 1
@@ -36,8 +39,8 @@ class Candidates:
             raise found
         return found
 
-    def alike(self, name: str, way: Callable[..., str], default: Callable[..., str], args: object) -> bool:
-        assert default() == self.against and way() == name
+    def alike(self, name: str, way: Callable[..., str], judge: Callable[..., str], args: object) -> bool | None:
+        assert judge() == self.against and way() == name and not name.startswith("torch")
         return None if name in self.unknown else name not in self.wrong
 
     def choice(self, *args: object) -> Tensor:
@@ -69,15 +72,25 @@ def test_the_choice_is_measured_once_and_remembered(candidates: Candidates, tmp_
     assert len(files(tmp_path)) == 1
 
 
-def test_what_differs_from_the_default_is_not_taken(candidates: Candidates) -> None:
-    candidates.wrong = {"torch NDHWC"}
-    assert candidates.choice() == "torch NCDHW"
-    candidates.wrong = {"torch NDHWC", "torch NCDHW"}
+def test_a_kernel_of_ours_that_differs_from_torchs_is_not_taken(candidates: Candidates, tmp_path: Path) -> None:
+    """The default too, and the fastest first of all."""
+    candidates.clock = dict(OURS_FIRST)
+    candidates.wrong = {"triton a"}
+    assert candidates.choice() == "matrix b" and '"matrix b"' in files(tmp_path)[0].read_text()
+    candidates.wrong = {"triton a", "matrix b"}
+    assert candidates.choice(X, (2, 2, 2)) == "torch NDHWC"
+    candidates.clock["torch NDHWC"], candidates.against = float("inf"), "torch NCDHW"  # where one of torch's cannot run, with the other
+    assert candidates.choice(X, (1, 2, 2)) == "torch NCDHW"
+    candidates.wrong = set()
+    assert candidates.choice(X, (2, 1, 1)) == "triton a"
+
+
+def test_where_none_of_torchs_runs_ours_stand_by_themselves(candidates: Candidates) -> None:
+    candidates.clock = {"triton a": 2.0, "matrix b": 1.0, "torch NDHWC": float("inf")}
+    candidates.against = "matrix b"
+    assert candidates.choice() == "matrix b"
+    candidates.clock = {"triton a": 1.0, "matrix b": 2.0, "torch NDHWC": float("inf")}
     assert candidates.choice(X, (2, 2, 2)) == "triton a"
-    candidates.clock["triton a"], candidates.against = float("inf"), "torch NDHWC"  # where the default cannot run, with the next that can
-    assert candidates.choice(X, (1, 2, 2)) == "torch NDHWC"
-    candidates.clock["torch NCDHW"], candidates.wrong = 0.5, {"torch NCDHW"}
-    assert candidates.choice(X, (2, 1, 1)) == "torch NDHWC"
 
 
 def test_of_nothing_the_default_is_taken_untimed(candidates: Candidates) -> None:
@@ -85,11 +98,12 @@ def test_of_nothing_the_default_is_taken_untimed(candidates: Candidates) -> None
 
 
 def test_what_could_not_be_compared_is_not_remembered_on_disk(candidates: Candidates, tmp_path: Path) -> None:
-    candidates.unknown = {"torch NDHWC"}
-    assert candidates.choice() == candidates.choice() == "torch NDHWC" and candidates.timed == list(CLOCK) and not files(tmp_path)
+    candidates.clock = dict(OURS_FIRST)
+    candidates.unknown = {"triton a"}
+    assert candidates.choice() == candidates.choice() == "triton a" and candidates.timed == list(OURS_FIRST) and not files(tmp_path)
     candidates.unknown = set()
     depthwise_tune._chosen.clear()  # another process
-    assert candidates.choice() == "torch NDHWC" and len(files(tmp_path)) == 1
+    assert candidates.choice() == "triton a" and len(files(tmp_path)) == 1
 
 
 def test_results_are_alike_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +137,7 @@ def test_zeros_are_compared_on_other_inputs() -> None:
     assert (like.shape, like.stride(), like.dtype) == (g.shape, g.stride(), torch.bfloat16) and like.float().std() > 0.5
 
 
-@pytest.mark.parametrize("text", ["{", "5", "null", "[1]", '"a"', "\xff", '{"task 1x2x3x4x5/120x60x20x5x1/torch.float32 1x1x1": ["triton a"]}'])
+@pytest.mark.parametrize("text", ["{", "5", "null", "[1]", "[" * 10**5, '"a"', "\xff", '{"task 1x2x3x4x5/120x60x20x5x1/torch.float32 1x1x1": ["triton a"]}'])
 def test_a_damaged_cache_is_measured_again(candidates: Candidates, tmp_path: Path, text: str) -> None:
     candidates.choice()
     files(tmp_path)[0].write_text(text, encoding="latin-1")
@@ -244,6 +258,24 @@ def test_candidates_are_ours_with_the_default_first_then_torchs() -> None:
         assert len(ways) == len(set(ways)) and list(ways)[-2:] == ["torch NDHWC", "torch NCDHW"]
     for other in (x.double(), x[:0]):  # in 64 bits, and of an empty batch, torch's alone
         assert list(depthwise_tune.forward_ways(other, weight, (1, 1, 1))) == ["torch NDHWC", "torch NCDHW"]
+
+
+def test_without_triton_torchs_are_the_candidates(candidates: Candidates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "csn.depthwise_tiles", raising=False)
+    monkeypatch.delattr("csn.depthwise_tiles", raising=False)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    for name in ("depthwise_triton", "depthwise_matrix"):
+        monkeypatch.delitem(sys.modules, f"csn.{name}", raising=False)
+    assert list(depthwise_tune.forward_ways(X, torch.zeros(2, 1, 3, 3, 3), (1, 1, 1))) == ["torch NDHWC", "torch NCDHW"]
+
+
+def test_a_user_without_a_home_has_choices_remembered_in_the_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert depthwise_tune._file().is_relative_to(tempfile.gettempdir())
 
 
 def test_torch_sums_the_weight_gradient_of_short_types_in_float32() -> None:

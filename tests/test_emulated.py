@@ -58,6 +58,12 @@ def test_depthwise(size, stride, dtype):
     check_depthwise(config, sums, size, dtype, stride)
 
 
+def test_sums_of_a_long_tile():
+    """Seven columns, which the compiler divides by with the upper half of a product."""
+    config, sums = depthwise_tiles.CONFIGS[0], next(one for one in depthwise_tiles.SUM_CONFIGS if one.columns == 7)
+    check_depthwise(config, sums, (1, 32, 2, 5, 9), torch.bfloat16, ONE)
+
+
 SIXTEEN = [((2, 32, 3, 5, 7), torch.bfloat16), ((1, 64, 4, 8, 8), torch.float16), ((1, 32, 1, 1, 1), torch.float16)]
 
 

@@ -49,7 +49,8 @@ def test_without_a_file_there_is_nothing_to_draw_and_the_figure_says_so(tmp_path
     plots.plt.close("all")
 
 
-@pytest.mark.parametrize("content", ["", "x,y\n", ",".join(COLUMNS) + "\nrun,layer,0,abc\n", ",".join(COLUMNS) + "\nrun,layer,0,1\n"])
+@pytest.mark.parametrize("content", ["", "x,y\n", ",".join(COLUMNS) + "\nrun,layer,0,abc\n", ",".join(COLUMNS) + "\nrun,layer,0,1\n",
+                                     ",".join(COLUMNS) + "\nrun,layer,0" + 54 * ",1" + "\n", "x" * 200_000])  # fmt: skip
 def test_a_damaged_file_is_refused(content: str, tmp_path: Path) -> None:
     filters_path(tmp_path).parent.mkdir()
     filters_path(tmp_path).write_text(content)

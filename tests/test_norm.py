@@ -135,7 +135,8 @@ class There:
         self.is_contiguous, self.numel = lambda memory_format: contiguous, lambda: values
 
 
-def test_our_kernels_are_asked_only_where_they_pay_and_can() -> None:
+def test_our_kernels_are_asked_only_where_they_pay_and_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norm, "_triton_there", lambda: True)
     bn = nn.BatchNorm3d(3)
     assert not norm.ours(bn, There())  # type: ignore[arg-type]  # outside
     with norm.fused():
@@ -145,6 +146,14 @@ def test_our_kernels_are_asked_only_where_they_pay_and_can() -> None:
         assert not norm.ours(bn, There(values=3))  # type: ignore[arg-type]  # one value a channel has no variance
         for kind in ({"affine": False}, {"track_running_stats": False}, {"momentum": None}):
             assert not norm.ours(nn.BatchNorm3d(3, **kind), There())  # type: ignore[arg-type]
+        assert not norm.ours(nn.SyncBatchNorm(3), There())  # type: ignore[arg-type]  # it computes over all processes
+        hook = bn.register_forward_hook(lambda *_: None)
+        assert not norm.ours(bn, There())  # type: ignore[arg-type]
+        hook.remove()
+        assert norm.ours(bn, There())  # type: ignore[arg-type]
+        with monkeypatch.context() as without:
+            without.setattr(norm, "_triton_there", lambda: False)
+            assert not norm.ours(bn, There())  # type: ignore[arg-type]
         assert not norm.ours(bn.eval(), There())  # type: ignore[arg-type]
     bn.train()
     assert not norm.ours(bn, There())  # type: ignore[arg-type]
