@@ -21,10 +21,11 @@ class Graphed:
     """work, a function of tensors on one CUDA device that returns nothing, as one CUDA graph from its call number EAGER + 1 on.
 
     Its arguments have the same shapes, types and device in every call. What it reads and writes beside them (weights, gradients, sums)
-    has to stay where it is in memory: gradients are set to zero, not to None. It may not wait for the device, and nothing that leads back
-    to its gradients, such as a loss that is not detached, may outlive it; a number that it reads, such as a momentum, stays what it was. Batch norm in it is fused (csn.norm): many small kernels, which
-    cost nothing to start here. A call that raises counts for nothing. Raises ValueError where the arguments are not those of the graph,
-    and within autocast that began outside of it: its copies of the weights are gone when it ends, and the graph would read them still.
+    has to stay where it is in memory: gradients are set to zero, not to None; a number that it reads, such as a momentum, stays what it was. It
+    may not wait for the device, and nothing that leads back to its gradients, such as a loss that is not detached, may outlive it. Batch norm in
+    it is fused (csn.norm): many small kernels, which cost nothing to start here. A call that raises counts for nothing. Raises ValueError where
+    the arguments are not those of the graph, and within autocast that began outside of it: its copies of the weights are gone when it ends, and
+    the graph would read them still.
     """
 
     def __init__(self, work: Callable[..., None]) -> None:
