@@ -23,8 +23,8 @@ from rich.console import Console
 from csn import cluster
 from csn.collect import collect, csv_path, read_lines, superseded
 from csn.execute import hangup, read_record
-from csn.flags import Parser, results_home
-from csn.plan import plan, published_in, seconds_of, state_of, timed_lines
+from csn.flags import Parser, folder, results_home
+from csn.plan import plan, published_in, scale_of, seconds_of, state_of, timed_lines
 from csn.provenance import REPOSITORY, device_of
 from csn.recipes import SCALES, recipe_of
 from csn.spec import Embedded, Recipe, UserError, require
@@ -40,8 +40,8 @@ def parser_of(table: Table) -> Parser:
     parser.add_argument("--only", nargs="+", metavar="LABEL", help="these rows only")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="these seeds (by default those planned for each row)")
     parser.add_argument("--scale", default=table.scale, help=f"one of {', '.join(SCALES)} (default: {table.scale})")
-    parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of runs/ and results/ (default: the repository)")
-    parser.add_argument("--data", type=Path, help="folder of the data sets (default: HOME/data)")
+    parser.add_argument("--home", type=folder, default=REPOSITORY, help="folder of runs/ and results/ (default: the repository)")
+    parser.add_argument("--data", type=folder, help="folder of the data sets (default: HOME/data)")
     parser.add_argument("--device", help="cpu or cuda (default: cpu)")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: one a core on cpu, one on cuda)")
     return parser
@@ -70,7 +70,8 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
             runs = [run for _, run in work if state_of(run, home, published) != "published"]
             if len(runs) < len(work) and not args.json:
                 told = "published run is" if len(work) - len(runs) == 1 else "published runs are"
-                console.print(f"{len(work) - len(runs)} {told} left out; to run them again, give a fresh --home.", soft_wrap=True)
+                again = "" if args.cancel else "; to run them again, give a fresh --home"
+                console.print(f"{len(work) - len(runs)} {told} left out{again}.", soft_wrap=True)
                 if not runs:
                     return 0
             return cluster.act(args, runs, home, data, seconds_of(work, table, timed_lines(table, recipe, home)))
@@ -115,8 +116,7 @@ def refuse(args: argparse.Namespace, table: Table) -> None:
     if not table.trains and (args.submit or args.status or args.cancel):
         raise UserError(f"{table.title} trains nothing: it has no runs to submit, watch or cancel; run it without these flags.")
     try:
-        if args.home.exists():
-            results_home(args.home)
+        require(args.home.is_dir() or not args.home.exists(), "--home", args.home, "must be a folder, and is a file")
         require(args.data is None or args.data.is_dir() or not args.data.exists(), "--data", args.data, "must be a folder")
     except OSError as error:
         raise UserError(f"{error.filename} cannot be reached ({error.strerror}); mend that or give another folder.") from None
@@ -166,10 +166,10 @@ def run_missing(
     weights = [expected.get(run.name) or costs.get(cost_key(run.variant, run.recipe), {}).get("flops", 1) / 1e9 for _, run in work]
     jobs_list = [(row.label, run, weight) for (row, run), weight in zip(work, weights, strict=True)]
     how = f", {jobs} at a time, one thread each" if where(args) == "cpu" else ""
-    console.print(f"{len(work)} run{'s' if len(work) > 1 else ''} at scale {recipe.scale}{how}.")
+    console.print(f"{len(work)} run{'s' if len(work) > 1 else ''} at {scale_of(rows, recipe)}{how}.")
     troubles, interrupted = run_all(jobs_list, home, data, where(args), jobs, console)
     if interrupted:
-        raise UserError("Interrupted: every run has saved its state; the same command goes on from there")
+        raise UserError("Interrupted; every run has saved its state, the same command goes on from there.")
     for sentence in troubles:
         errors.print(sentence, markup=False, soft_wrap=True)
     records = [read_record(run, home) for _, run in work]

@@ -24,17 +24,19 @@ import time
 import traceback
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from csn.files import Held, held, write_atomic, write_json
-from csn.flags import Parser
+from csn.flags import Parser, folder
 from csn.provenance import REPOSITORY, code_version, device_of, environment, warn_about
 from csn.spec import Run, UserError, require
 
 MEET_EVERY = 8  # videos of a process after which those that share a test ask each other whether to stop
 STOPPED = 75  # exit code of a run that was asked to stop and has saved its state
+NUMBERS_END = {"train_top1": 100, "clip_top1": 100, "video_top1": 100, "video_top5": 100, "seconds": inf}  # the largest that a record can hold
+NUMBERS = NUMBERS_END.keys()
 HELD = 73  # exit code where another process works on the run
 
 
@@ -49,6 +51,9 @@ def read_record(run: Run, home: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text())
         if not isinstance(record, dict) or record.get("run") != run.name:
             raise ValueError("it names another run")
+        for name in NUMBERS & record.keys():
+            if isinstance(record[name], bool) or not isinstance(record[name], int | float | None) or not 0 <= (record[name] or 0) <= NUMBERS_END[name]:
+                raise ValueError(f"its {name} is {record[name]!r}")
         return record
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -283,8 +288,8 @@ def read_run(path: Path) -> Run:
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m csn.execute", description="Run one run.json to its record, resuming where it stopped.")
     parser.add_argument("run", type=Path, help="run.json: the content of a Run")
-    parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of runs/ and results/")
-    parser.add_argument("--data", type=Path, help="folder of the data sets (HOME/data)")
+    parser.add_argument("--home", type=folder, default=REPOSITORY, help="folder of runs/ and results/")
+    parser.add_argument("--data", type=folder, help="folder of the data sets (HOME/data)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; part of what makes results equal to the last bit")
     parser.add_argument("--workers", type=int, default=0, help="loader processes")

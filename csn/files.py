@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -36,6 +37,8 @@ def replacing(path: Path, remedy: str = "free space there and run the same comma
         yield part
         part.replace(path)
     except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            remedy = "mend its permissions or give another folder"
         raise UserError(f"Cannot write {path} ({error.strerror or error}); {remedy}.") from None
     finally:
         with suppress(OSError):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csn.files import write_atomic
-from csn.flags import Parser
+from csn.flags import Parser, folder
 from csn.provenance import REPOSITORY
 from csn.spec import UserError
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the file. Returns 0, or 2 for what a person can mend."""
     parser = Parser(prog="python -m csn.filters", description="Write some depthwise filters of a finished run to results/filters.csv.")
     parser.add_argument("run", type=Path, help="HOME/runs/<run>, of a network with depthwise convolutions")
-    parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of results/ (default: the repository)")
+    parser.add_argument("--home", type=folder, default=REPOSITORY, help="folder of results/ (default: the repository)")
     try:
         args = parser.parse_args(arguments)
         print(f"{write_filters(args.run, args.home)}: drawn by the notebooks of Table 3 and the summary")

@@ -20,7 +20,7 @@ from typing import get_args
 
 from csn.cli import main
 from csn.data.folder import read_classes
-from csn.flags import Parser
+from csn.flags import Parser, folder
 from csn.spec import CLASSES, Recipe, UserError, VideoKind, VideoSet
 from csn.table import Row, Table
 
@@ -32,7 +32,7 @@ def parser_of() -> Parser:
     top = Parser(prog="python -m csn.finetune", description="Fine-tune a checkpoint; the other flags are those of the table scripts.", allow_abbrev=False)
     top.add_argument("checkpoint", help="name of a file below DATA/checkpoints/")
     top.add_argument("--kind", required=True, choices=get_args(VideoKind), help="the data set, below DATA/<kind>")
-    top.add_argument("--data", required=True, type=Path, help="folder of the data sets and of checkpoints/")
+    top.add_argument("--data", required=True, type=folder, help="folder of the data sets and of checkpoints/")
     top.add_argument("--fold", type=int, default=1, help="of ucf101 and hmdb51 (default: 1)")
     top.add_argument("--epochs", type=int, default=8, help="passes over the training videos (default: 8)")
     top.add_argument("--batch", type=int, default=32, help="clips of a step (default: 32)")

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 from pathlib import Path
+from typing import Any
 
 from csn.spec import UserError, require
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that raises UserError for a wrong flag, in one sentence, in place of its usage and an exit."""
+    """argparse that raises UserError for a wrong flag, in one sentence, in place of its usage and an exit.
+
+    What the command then prints and a terminal's encoding lacks is shown as "?".
+    """
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+            sys.stdout.reconfigure(errors="replace")
+        return super().parse_known_args(*args, **kwargs)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UserError(f"{message[0].upper()}{message[1:]}; --help lists the flags.")
@@ -20,6 +31,13 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text}")
     return int(text)
+
+
+def folder(text: str) -> Path:
+    """The value of a flag: a folder, there or not; not the empty name that an unset variable leaves, which would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a folder, and is empty")
+    return Path(text)
 
 
 def file_name(text: str) -> str:

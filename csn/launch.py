@@ -241,7 +241,7 @@ def submit(
         except (FailedJobError, FailedSubmissionError) as error:
             shutil.rmtree(folder)
             told = [line for line in str(error).splitlines() if "error" in line.lower()] or [str(error)]
-            away = re.search("contact|connect|communicat|timed out", told[-1], re.IGNORECASE)
+            away = re.search("contact|connect|communicat|timed out|establish|lookup|resolve", told[-1], re.IGNORECASE)
             remedy = "is the cluster up?" if away else "change the profile to what the cluster offers."
             raise UserError(f"sbatch refused ({told[-1].strip()}); {remedy}") from None
         except OSError as error:

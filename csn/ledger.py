@@ -1,6 +1,7 @@
 """The ledger: every claim of every table with its verdict at every scale with results, and every part of it. `python -m csn.claims`.
 
-It writes results/<scale>/claims.csv (a line a claim), results/<scale>/claims_parts.csv (a line a part) and results/claims.md.
+It writes results/<scale>/claims.csv (a line a claim), results/<scale>/claims_parts.csv (a line a part) and results/claims.md. With
+--seeds the claims are judged on these seeds alone, every part is printed, and nothing is written.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import csv
 import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from rich.console import Console
 from csn.claims import Judged, Weighed
 from csn.collect import Results, csv_path, read
 from csn.files import write_atomic
-from csn.flags import Parser, results_home
+from csn.flags import Parser, folder, results_home
 from csn.provenance import REPOSITORY
 from csn.recipes import SCALES, recipe_of
 from csn.sheet import Sheet, put
@@ -42,11 +43,11 @@ class Ledger:
     left_out: Sequence[str]
 
 
-def ledger(home: Path, scales: Sequence[str]) -> Ledger:
-    """Every claim of every table at the scales, judged on the CSVs below home."""
+def ledger(home: Path, scales: Sequence[str], seeds: tuple[int, ...] | None = None) -> Ledger:
+    """Every claim of every table at the scales, judged on the CSVs below home; seeds: on the lines of these, which are all that is planned then."""
     judged, left_out = [], []
     for table in every_table():
-        found = [read(table, recipe_of(scale), home) for scale in scales] if table.claims else []
+        found = [replace(read(table, recipe_of(scale), home), seeds=seeds) for scale in scales] if table.claims else []
         verdicts = [{one.claim: one for one in results.judged()} for results in found]
         judged += [(results, own[claim]) for claim in table.claims for results, own in zip(found, verdicts, strict=True) if claim in own]
         left_out += [sentence for results in found for sentence in results.unheld()]
@@ -118,14 +119,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from csn.report import markdown
 
     parser = Parser(prog="python -m csn.claims", description="Every claim, the paper's and ours, with its verdicts.")
-    parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of results/ (default: the repository)")
+    parser.add_argument("--home", type=folder, default=REPOSITORY, help="folder of results/ (default: the repository)")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="judge on these seeds alone: print every part, write nothing")
     parser.add_argument("--scale", nargs="+", choices=list(SCALES), metavar="SCALE", help=f"of {', '.join(SCALES)} (default: those with results)")
     try:
         args = parser.parse_args(arguments)
         scales = args.scale or scales_with_results(results_home(args.home))
-        found = ledger(args.home, scales)
+        found = ledger(args.home, scales, tuple(args.seeds) if args.seeds else None)
         sheet = ledger_sheet(found)
         put(sheet, Console(highlight=False))
+        if args.seeds:
+            put(parts_sheet(found), Console(highlight=False))
+            return 0
         for scale in scales:
             write_scale(found, scale, args.home)
         if args.scale is None:

@@ -74,7 +74,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
     lines = timed_lines(table, recipe, home)
     costs, expected = planned_costs(), seconds_of(work, table, lines)
     gpu = cluster.gpu_seconds([run for _, run in work])
-    grid = Grid(title=f"{table.title}: plan at scale {recipe.scale}, width {recipe.width}", title_justify="left", caption_justify="left",
+    grid = Grid(title=f"{table.title}: plan at {scale_of(rows, recipe)}", title_justify="left", caption_justify="left",
                 caption=f"GMACs of one clip of {clip_of(rows, recipe)}. each: one job, h:min:s." if work else "")  # fmt: skip
     for name in ("row", "GMACs", "M par", "M inter"):
         grid.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
@@ -112,7 +112,8 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
         for need, labels in needed.items():
             console.print(f"  {need}: {', '.join(labels)}", markup=False, highlight=False)
     told = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-    console.print(f"{len(work)} run{'' if len(work) == 1 else 's'}{told and ': '}{told}", highlight=False)
+    hint = "; --status names the damaged records" if "damaged" in counts else ""
+    console.print(f"{len(work)} run{'' if len(work) == 1 else 's'}{told and ': '}{told}{hint}", highlight=False)
     if left:
         known = [seconds for seconds in left if seconds is not None]
         unknown = f", without {len(left) - len(known)} of unknown time" if len(known) < len(left) else ""
@@ -122,13 +123,21 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
     if gpu:
         names = [run.name for _, run in work if state_of(run, home, published) in ("missing", "resumable")]
         hours, blank = sum(gpu.get(name, 0.0) for name in names) / 3600, sum(name not in gpu for name in names)
+        told = f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}"
         console.print(
-            f"About {hours:,.0f} GPU-hours for what is missing" + (f", without {blank} runs of unknown cost" if blank else "") + ": an estimate from"
+            f"About {told} GPU-hours for what is missing" + (f", without {blank} runs of unknown cost" if blank else "") + ": an estimate from"
             f" FLOPs (three forward passes for a training clip, one for a view) at an assumed {cluster.SUSTAINED / 1e12:.0f} TFLOP/s sustained by a GPU.",
             highlight=False,
         )  # fmt: skip
     if any(cost_of(row, recipe) not in costs for row in rows if not row.unfit(recipe)):
         console.print("Empty cost cells are filled by --show, which counts them from the real networks.")
+
+
+def scale_of(rows: Sequence[Row], recipe: Recipe) -> str:
+    """'scale small, width 16': what all rows run at, or else the table."""
+    found = {(own.scale, own.width) for own in (row.under(recipe) for row in rows if not row.unfit(recipe))}
+    scale, width = found.pop() if len(found) == 1 else (recipe.scale, recipe.width)
+    return f"scale {scale}, width {width}"
 
 
 def makespan(seconds: Sequence[float], jobs: int) -> float:

@@ -33,7 +33,7 @@ from csn.checkpoints.reading import class_names
 from csn.data import Sample, Split
 from csn.data.loader import Reader, TestVideos
 from csn.data.media import VIDEOS, lines, listing
-from csn.data.video import VideoError
+from csn.data.video import VideoError, VideoPlan, probe
 from csn.evaluate import forward
 from csn.files import printable
 from csn.flags import Parser
@@ -43,16 +43,18 @@ from csn.provenance import device_of
 from csn.resnet3d import ResNet3D
 from csn.spec import Recipe, UserError, VideoSet
 
+SMALL = 0.25  # of a frame: what shows less of it is told
 CLIPS = 3  # seconds of work a video on two cores for the largest network; the published tests take 10
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one video is. probs (K,), or None and why it could not be read."""
+    """What one video is. probs (K,), or None and why it could not be read. note: what of it the views do not show, "" where nothing is to tell."""
 
     video: Path
     probs: NDArray[np.float32] | None
     why: str = ""
+    note: str = ""
 
     def top(self, number: int, classes: Sequence[str]) -> list[tuple[int, str, float]]:
         """(class, its name, probability) of the `number` likeliest; a number stands for a name that is unknown."""
@@ -103,7 +105,14 @@ def answers(
             with torch.inference_mode():
                 probs.append(forward(net, part, own, device))
             tick(number * views_each + sum(map(len, probs)), len(videos) * views_each)
-        yield Answer(path, np.concatenate(probs).mean(0))
+        yield Answer(path, np.concatenate(probs).mean(0), note=note_of(probe(path), own))
+
+
+def note_of(plan: VideoPlan, recipe: Recipe) -> str:
+    """What of a video the views of recipe leave out: a part that cannot be read, or most of its frames where nothing resizes them."""
+    shown = recipe.test_crops * recipe.test_crop**2 / (plan.height * plan.width)
+    size = f"crops of {recipe.test_crop} x {recipe.test_crop} show {100 * shown:.0f} % of its frames of {plan.height} x {plan.width}"
+    return "; ".join(filter(None, [plan.damage, size if recipe.resize is None and shown < SMALL else ""]))
 
 
 def classify(net: nn.Module, video: str | Path, clips: int = CLIPS, crops: int = 1, top: int = 5, device: str = "cpu") -> list[tuple[str, float]]:
@@ -171,7 +180,7 @@ class Printer:
             for name, value in told.items():
                 print(f"{name}: {value}", file=sys.stderr if args.csv else sys.stdout)
         if args.csv:
-            self.row("video", "rank", "class", "name", "probability", "error")
+            self.row("video", "rank", "class", "name", "probability", "error", "note")
 
     def row(self, *cells: object) -> None:
         csv.writer(sys.stdout).writerow(cells)
@@ -182,15 +191,16 @@ class Printer:
         best, why = answer.top(self.args.top, self.classes), answer.why
         if self.args.json:
             classes = [{"class": k, "name": name, "probability": round(p, 6)} for k, name, p in best]
-            self.videos.append({"video": printable(answer.video), "error": why or None, "classes": classes})
+            self.videos.append({"video": printable(answer.video), "error": why or None, "note": answer.note or None, "classes": classes})
         elif self.args.csv:
             for rank, (k, name, p) in enumerate(best, 1):
-                self.row(printable(answer.video), rank, k, name, f"{p:.6f}", "")
+                self.row(printable(answer.video), rank, k, name, f"{p:.6f}", "", answer.note)
             if answer.probs is None:
-                self.row(printable(answer.video), "", "", "", "", why)
+                self.row(printable(answer.video), "", "", "", "", why, "")
         else:
             head = printable(answer.video) + ("" if answer.probs is not None else f": cannot be read: {why}")
-            print(head, *(f"  {100 * p:5.1f} %  {name}" for _, name, p in best), sep="\n", flush=True)
+            notes = [f"  note: {answer.note}"] if answer.note else []
+            print(head, *notes, *(f"  {100 * p:5.1f} %  {name}" for _, name, p in best), sep="\n", flush=True)
 
     def end(self) -> None:
         """What is printed last, after the last answer or after an interruption."""

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from csn.collect import Results, read
 from csn.files import write_atomic
-from csn.flags import Parser, results_home
+from csn.flags import Parser, folder, results_home
 from csn.ledger import ledger, ledger_sheet, parts_sheet, scales_with_results
 from csn.provenance import LIBRARIES, REPOSITORY, code_version, installed
 from csn.recipes import PAPER, recipe_of
@@ -184,7 +184,7 @@ def section(table: Table, home: Path, scales: Sequence[str]) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m csn.report", description="Write the READMEs' results, or one HTML page of all results.")
     parser.add_argument("page", type=Path, nargs="?", help="HTML file to write; without it the READMEs' blocks are written")
-    parser.add_argument("--home", type=Path, default=REPOSITORY, help="folder of results/ (default: the repository)")
+    parser.add_argument("--home", type=folder, default=REPOSITORY, help="folder of results/ (default: the repository)")
     try:
         args = parser.parse_args(arguments)
         home = results_home(args.home)

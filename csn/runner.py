@@ -150,7 +150,7 @@ def last_line(run: Run, home: Path) -> str:
         lines = (folder_of(run, home) / "log.txt").read_text(errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    return lines[-1] if lines else "it printed nothing"
+    return lines[-1] if lines else "it printed nothing (is the disk full?)"
 
 
 def outcome(one: Running, code: int, home: Path) -> str:

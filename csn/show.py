@@ -47,6 +47,8 @@ def accuracies(results: Results, rows: Sequence[Row], narrow: bool = False) -> S
         f"{', '.join(HEADS[metric] for metric in tops)}: top-1 in per cent of {', '.join(TOPS[metric] for metric in tops)}, {views}; mean over n seeds, "
         f"± half its 95 % interval{' where shown' if narrow else ''}; empty: not run, or not with every seed planned."
     )  # fmt: skip
+    if len({len(results.of(row.label)) for row in rows} - {0}) > 1:
+        caption += " Rows of another n are of other seeds: compare them by the claims, which pair seeds."
     caption += " gap: train minus video@1, points." if "gap" in table.metrics else ""
     caption += " paper: Kinetics-400 video@1, † recalled, source not found." if papers else ""
     columns = ("row", *COSTS, *(HEADS[metric] for metric in table.metrics), "n", *(("paper",) if papers else ()))

@@ -56,7 +56,7 @@ class Submission:
         """What --submit prints."""
         array = f"_[0-{len(self.runs) - 1}]" if len(self.runs) > 1 else ""
         logs = f"logs in {self.folder / 'logs'}"
-        return f"job {self.job}{array}: {len(self.runs)} runs\n{logs}\nfollow with --status, end with --cancel"
+        return f"job {self.job}{array}: {len(self.runs)} run{'s' if len(self.runs) > 1 else ''}\n{logs}\nfollow with --status, end with --cancel"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ STALE = 600.0  # seconds without progress after which a run outside the queue is
 
 @dataclass(frozen=True)
 class Row:
-    """One run. state: done, failed, running, queued, stopped (its state is saved) or missing. None: not known.
+    """One run. state: done, failed, running, queued, stopped (its state is saved), damaged (its record cannot be read) or missing. None: not known.
 
     epoch: as "3/12". loss: mean of the epoch. accuracy: video@1 when done, training clip@1 so far before, per cent.
     elapsed, left: seconds; left is of training only.
@@ -50,7 +50,11 @@ def rows(runs: Sequence[Run], home: Path, queue: Mapping[str, Queued]) -> list[R
 
 
 def _row(run: Run, home: Path, job: Queued | None) -> Row:
-    folder, record = folder_of(run, home), read_record(run, home)
+    folder = folder_of(run, home)
+    try:
+        record = read_record(run, home)
+    except UserError as error:
+        return Row(run.name, "damaged", reason=str(error))
     if record is not None and "error" not in record:
         epochs, history = run.recipe.epochs, record.get("history") or [{}]
         measured = {"loss": history[-1].get("loss"), "accuracy": record.get("video_top1"), "node": record.get("host")}
@@ -132,6 +136,14 @@ def log_tail(path: Path, lines: int = 5) -> list[str]:
         return []
 
 
+def ended(run: Run, home: Path) -> bool:
+    """Whether the run waits for nothing any more: its record stands, or a person has to look at it."""
+    try:
+        return stands(read_record(run, home))
+    except UserError:
+        return True
+
+
 class Watch:
     """The rows again and again, asking squeue and sacct no more often than SQUEUE_EVERY and SACCT_EVERY seconds.
 
@@ -148,7 +160,7 @@ class Watch:
         now = time.monotonic()
         if now - self.asked_squeue >= SQUEUE_EVERY:
             self.asked_squeue, self.note = now, ""
-            unfinished = [run for run in self.runs if not stands(read_record(run, self.home))]
+            unfinished = [run for run in self.runs if not ended(run, self.home)]
             try:
                 queue = slurm.squeue(slurm.submissions(self.home, [run.name for run in unfinished]))
                 if queue is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isnan
@@ -291,6 +292,19 @@ def test_the_ledger_is_printed_and_written(tmp_path: Path, capsys: pytest.Captur
     page = (tmp_path / "results" / "claims.md").read_text()
     assert all(entry["claim"] in page for entry in found)
     assert "Spearman" in page and "supported" in capsys.readouterr().out
+
+
+def test_a_ledger_of_some_seeds_tells_every_part_and_writes_nothing(tmp_path: Path) -> None:
+    results = tmp_path / "results" / "small"
+    results.mkdir(parents=True)
+    shutil.copy(csv_path(table_of("table4_regularization"), SMALL, REPOSITORY), results)
+    done = run("-m", "csn.claims", "--home", tmp_path, "--seeds", *range(5, 20), COLUMNS="300")
+    assert done.returncode == 0 and [path.name for path in results.iterdir()] == ["table4_regularization.csv"], done.stderr
+    told = [line.split("  ") for line in done.stdout.splitlines() if "ip-CSN-50 over ResNet3D-50" in line]
+    lines = read(table_of("table4_regularization"), SMALL)
+    tops = {name: {int(one["seed"]): float(one["video_top1"]) for one in lines.of(name)} for name in ("ip-CSN-50", "ResNet3D-50")}
+    found = interval([tops["ip-CSN-50"][seed] - tops["ResNet3D-50"][seed] for seed in range(5, 20)])
+    assert any(f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]" in " ".join(line) and line[-1].split()[-1] == "15" for line in told), done.stdout
 
 
 def test_nothing_run_is_a_ledger_of_undecided_claims(tmp_path: Path) -> None:

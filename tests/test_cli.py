@@ -130,9 +130,10 @@ def test_an_unwritable_home(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for flags in (SMOKE_FLAGS, ("--plan",), ("--show",)):
         sentence = refused(run(SCRIPT, *flags, "--home", tmp_path / "file"))
-        assert "`--home`" in sentence and "give another folder" in sentence
+        assert "`--home`" in sentence and "must be a folder, and is a file" in sentence
     for command in ((SCRIPT, "--show"), ("-m", "csn.claims"), ("-m", "csn.report")):
         assert "`--home` (=/none) must be a folder that is there" in refused(run(*command, "--home", "/none"))
+        assert "Argument --home: must name a folder, and is empty" in refused(run(*command, "--home", ""))
     sentence = refused(run(SCRIPT, *SMOKE_FLAGS, "--home", "/proc/none"))
     assert "`--home` (=/proc/none) cannot be written" in sentence and "give another folder" in sentence
 
@@ -145,6 +146,15 @@ def test_a_damaged_record_is_named(home: Path, tmp_path: Path) -> None:
     sentence = refused(done)
     assert str(record) in sentence and "delete it" in sentence
     assert "simple-D" in done.stdout
+    done = run(SCRIPT, "--plan", "--scale", "smoke", "--home", tmp_path)
+    assert "1 damaged" in done.stdout and "--status names the damaged records" in done.stdout
+    done = run(SCRIPT, "--status", "--only", "simple", "simple-D", "--seeds", "0", "--scale", "smoke", "--home", tmp_path)
+    assert done.returncode == 0 and "1 of 2 done" in done.stdout and "delete it" in " ".join(done.stdout.split()), done.stderr
+
+
+def test_what_a_terminal_cannot_show_is_shown_as_a_question_mark(tmp_path: Path) -> None:
+    done = run(SCRIPT, "--show", "--only", "bottleneck", "--scale", "smoke", "--home", tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "65.3?" in done.stdout, done.stderr
 
 
 def test_two_processes_on_one_run(tmp_path: Path, data: Path) -> None:
@@ -152,6 +162,7 @@ def test_two_processes_on_one_run(tmp_path: Path, data: Path) -> None:
         done = run(SCRIPT, *SMOKE_FLAGS, "--only", "ip", "simple", "--home", tmp_path, "--data", data)
     sentence = refused(done)
     assert "ip seed 0: smoke-ip-26" in sentence and "is being worked on" in sentence and f"process {os.getpid()}" in sentence
+    assert "/2] ip seed 0: smoke-ip-26" in done.stdout and "ip seed 0: ip seed 0" not in done.stdout
     assert [line["row"] for line in read_lines(tmp_path / "results" / "smoke" / "table3_groups.csv")] == ["simple"]
 
 
@@ -165,7 +176,7 @@ def test_control_c_saves_and_says_how_to_resume(tmp_path: Path, data: Path) -> N
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and its runs
     out, err = process.communicate(timeout=280)
     assert process.returncode == 2, out + err
-    assert "Interrupted: every run has saved its state; the same command goes on from there" in " ".join(err.split())
+    assert "Interrupted; every run has saved its state, the same command goes on from there." in " ".join(err.split())
     assert "Traceback" not in err
     done = run(*command[1:])
     assert done.returncode == 0, done.stderr

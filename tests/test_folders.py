@@ -194,6 +194,16 @@ def test_a_scan_tells_the_same_however_its_root_is_written(tmp_path: Path, monke
         assert f"{root}/csn_index.damaged.txt" in out
 
 
+def test_a_scan_warns_of_a_folder_that_is_not_parted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "run" / "a.mp4")
+    assert main(["scan", "--dataset", "folder", "--root", str(tmp_path)]) == 0
+    assert "warning: there is no train/ and no test/: every split is all of it" in capsys.readouterr().out
+    for split in ("train", "val"):
+        (tmp_path / split / "run").mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"folder train has no video below {tmp_path}; put them there, and scan again"):
+        sets.load(VideoSet(kind="folder", classes=1), tmp_path, "train", ["run/a.mp4"])  # by an index of before
+
+
 def test_scan_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scan", "--dataset", "hmdb51", "--root", str(tmp_path / "absent")]) == 2
     assert "is not a folder" in capsys.readouterr().err
@@ -207,5 +217,6 @@ def test_scan_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["scan", "--dataset", "folder", "--root", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert "train: 0 videos of 1 classes, 1 missing" in out and "is one of folder to train or test on; check --root and --dataset." in err
+    assert "every split is all of it" not in out
     assert main(["scan", "--root", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "error: The following arguments are required: --dataset; --help lists the flags.\n"

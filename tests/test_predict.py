@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,21 @@ def test_a_damaged_video_is_named_and_the_others_go_on(checkpoint: Path, tmp_pat
     assert rows[0]["name"] == told["videos"][0]["classes"][0]["name"] and float(rows[0]["probability"]) >= 1 / 3
 
 
+def test_what_the_views_leave_out_is_told(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = write(tmp_path / "whole.mkv", 200, g="12").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+    assert main([str(tmp_path), "--checkpoint", str(checkpoint), "--views", "1", "--json"]) == 0
+    cut, whole = json.loads(capsys.readouterr().out)["videos"]
+    assert cut["note"].startswith("ends early") and cut["classes"] and whole["note"] is None
+    plain = small_checkpoint(tmp_path / "plain.safetensors", given=replace(INPUT, short=None))
+    arguments = [str(tmp_path / "whole.mkv"), "--checkpoint", str(plain), "--views", "1"]
+    told = "crops of 32 x 32 show 17 % of its frames of 64 x 96"
+    assert main(arguments) == 0 and f"\n  note: {told}\n" in capsys.readouterr().out
+    assert main([*arguments, "--csv"]) == 0
+    assert {row["note"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))} == {told}
+    assert main([*arguments, "--crops", "3"]) == 0 and "note: crops" not in capsys.readouterr().out  # half of it
+
+
 def test_a_file_name_that_is_no_text_is_told_escaped(checkpoint: Path, tmp_path: Path) -> None:
     write(tmp_path / "a.mp4").rename(tmp_path / os.fsdecode(b"\xff.mp4"))
     for form in ([], ["--json"], ["--csv"]):
@@ -104,8 +120,6 @@ def test_a_file_name_that_is_no_text_is_told_escaped(checkpoint: Path, tmp_path:
 
 
 def test_names_of_classes_from_a_file_and_numbers_without_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from dataclasses import replace
-
     from csn.checkpoints.network import write as write_network
     from csn.checkpoints.reading import read
 
@@ -128,6 +142,7 @@ def test_wrong_options_are_one_sentence(checkpoint: Path, tmp_path: Path, capsys
         (["--views", "0"], "`--views` (=0) must be at least 1."),
         (["--top", "0"], "`--top` (=0) must be at least 1."),
         (["--classes", video], "cannot be read as UTF-8"),
+        (["--classes", str(tmp_path / "none.txt")], "none.txt; check its name."),
     ):
         assert main([video, "--checkpoint", str(checkpoint), *more]) == 2
         assert sentence in capsys.readouterr().err

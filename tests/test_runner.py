@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from rich.progress import TaskID
 
-from csn.execute import folder_of, read_record, record_loss
+from csn.execute import HELD, folder_of, read_record, record_loss
+from csn.files import held
 from csn.recipes import SMOKE
 from csn.runner import Running, command, outcome, result, seconds_left, share_of
 from csn.spec import Run, Variant, VideoSet
@@ -34,6 +36,17 @@ def test_the_share_of_a_run_rises_through_its_phases() -> None:
     told = [share_of(phase) for phase in phases]
     assert [round(share, 3) for share, _ in told] == [0, 0, 0.225, 0.925, 0.975]
     assert [facts for _, facts in told] == ["starting", "writing data", "epoch 1/2 loss 4.32", "testing", "testing fit"]
+
+
+def test_a_run_that_another_process_has_is_told_by_its_lock(tmp_path: Path) -> None:
+    """Not by the last line of the log, which that process writes."""
+    run = Run(variant=Variant(width=8, depth=26), recipe=SMOKE, seed=0)
+    with held(folder_of(run, tmp_path)):
+        (folder_of(run, tmp_path) / "log.txt").write_text("test: 80 videos\n")
+        one = Running(run, "ip", 1.0, subprocess.Popen(["true"]), TaskID(0), 0.0)
+        sentence = outcome(one, HELD, tmp_path)
+    one.process.wait()
+    assert sentence == f"ip seed 0: {run.name} is being worked on by process {os.getpid()} on {socket.gethostname()}; wait for it or stop it."
 
 
 def test_the_time_left_is_at_the_pace_of_this_sitting() -> None:

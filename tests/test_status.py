@@ -70,6 +70,25 @@ def test_a_run_that_ended_is_not_running_and_half_a_checkpoint_is_none(tmp_path:
     assert [row.state for row in status.rows([run], tmp_path, {})] == ["stopped"] and state_of(run, tmp_path, set()) == "resumable"
 
 
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [({"video_top1": "abc"}, "its video_top1 is 'abc'"), ({"seconds": True}, "its seconds is True"), ({"train_top1": 250.0}, "its train_top1 is 250.0"),
+     ({"clip_top1": -1}, "its clip_top1 is -1"), ({"video_top1": float("nan")}, "its video_top1 is nan"), ({"run": "other"}, "it names another run")],
+)  # fmt: skip
+def test_a_damaged_record_is_told_beside_the_others(facts: dict[str, object], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One among many, and nothing is asked of a cluster about it."""
+    monkeypatch.setattr(slurm, "squeue", lambda _: {})
+    monkeypatch.setattr(slurm, "sacct", Mock(side_effect=AssertionError))
+    write(tmp_path / "submissions" / "1" / "submission.json", {"runs": [RUNS[0].name], "job": "7"})
+    for run in RUNS:
+        record(run, tmp_path, video_top1=12.5, history=[], seconds=61)
+    path = folder_of(RUNS[0], tmp_path) / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+    first, *others = status.Watch(RUNS, tmp_path).rows()
+    assert first.state == "damaged" and why in (first.reason or "") and "delete it" in (first.reason or "")
+    assert {row.state for row in others} == {"done"} and state_of(RUNS[0], tmp_path, set()) == "damaged"
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"runs": 1, "job": "7"}'])
 def test_a_damaged_submission_is_one_sentence(content: str, tmp_path: Path) -> None:
     path = tmp_path / "submissions" / "1" / "submission.json"

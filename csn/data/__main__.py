@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from csn.data import sets
+from csn.data.folder import part_of
 from csn.data.media import listing
 from csn.data.scan import index_file, scan
 from csn.data.video import probe
@@ -59,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         lost = sum(bool(entry.error) for entry in index.entries.values())
         told = f"{len(index.entries)} videos, {lost} damaged, {len(index.damaged) - lost} cut short (listed in {damage}), {fast} read by decord"
         console.print(told, markup=False)
+        if args.dataset == "folder" and part_of(args.root) is None:
+            console.print("warning: there is no train/ and no test/: every split is all of it, and to train on it they have to be parted.", highlight=False)
         readable = 0
         for split in sets.SPLITS[args.dataset]:
             try:

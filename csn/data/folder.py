@@ -32,8 +32,7 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
             beside = {path for path in every if path.is_file()} - {listed}
             return lists.load(root, listed, files, [line for _, line in lines(named)] if named.is_file() else None, beside)
     base = next((root / name for name in names if (root / name).is_dir()), root)
-    others = [root / f"{name}{ending}" for own in NAMES.values() for name in own for ending in ("", ".txt", ".csv")]
-    if base == root and (other := next((path for path in others if path.exists()), None)):
+    if base == root and (other := part_of(root)):
         raise UserError(f"`split` (={split}) is neither a folder nor a list of {root}, which has {other.name}; add {names[0]}/ or {names[0]}.txt.")
     classes = read_classes(root, base)
     number = {name: i for i, name in enumerate(classes)}
@@ -49,6 +48,12 @@ def load(root: Path, split: str, files: Sequence[str]) -> Split:
                 raise UserError(f"The folder {folder!r} of {base} is not {source}; add it there, or move it away.")
             samples.append(Sample(root / file, (number[folder],), file))
     return Split(tuple(samples), classes, fingerprint=fingerprint(samples, classes), outside=tuple(outside))
+
+
+def part_of(root: Path) -> Path | None:
+    """A folder or list of some split, if root has one."""
+    names = (root / f"{name}{ending}" for own in NAMES.values() for name in own for ending in ("", ".txt", ".csv"))
+    return next((path for path in names if path.exists()), None)
 
 
 def read_classes(root: Path, base: Path) -> tuple[str, ...]:

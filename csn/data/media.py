@@ -100,6 +100,8 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         content = path.read_bytes()
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}; check its name.") from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as UTF-8 text ({error}); perhaps it was not downloaded whole.") from None
     for number, line in enumerate(text.splitlines(), 1):

@@ -36,8 +36,10 @@ def load(spec: VideoSet, root: Path, split: str, files: Sequence[str] | None = N
     found = find(spec.kind, root, split, listing(root) if files is None else files, spec.fold)
     if len(found.classes) != spec.classes:
         raise UserError(f"{spec.kind} has {spec.classes} classes, its annotation below {root} names {len(found.classes)}.")
+    if not found.samples and not found.missing:
+        raise UserError(f"{spec.kind} {split} has no video below {root}; put them there, and scan again (python -m csn.data scan).")
     if not found.samples:
-        raise UserError(f"None of the {len(found.missing)} videos of {spec.kind} {split} is below {root}; check --root.")
+        raise UserError(f"None of the {len(found.missing)} videos of {spec.kind} {split} is below {root}; put them there, and scan again.")
     return found
 
 
