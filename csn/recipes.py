@@ -78,7 +78,7 @@ PHOTO = replace(
 # pretraining reported 46.4 % for R3D-50 and 55.6 % for ip-CSN-50.
 MEDIUM = Recipe(
     scale="medium",
-    data=VideoSet(kind="ucf101", fold=1),  # ours: one fold; published numbers average three
+    data=VideoSet(kind="ucf101", fold=1),  # ours: one fold of three
     width=64,  # paper, Table 1
     pool1=False,  # VMZ tools/train_net.py: off by default, at 112 pixels
     frames=8,  # VMZ scripts: ablations
@@ -187,7 +187,7 @@ SOMETHING_V1 = replace(
 UCF101_FT = replace(
     PAPER_32,
     scale="ucf101-ft",
-    data=VideoSet(kind="ucf101", fold=1),  # published numbers average three folds
+    data=VideoSet(kind="ucf101", fold=1),  # ours: one fold of three
     pretrained="ipCSN_152_ft_kinetics_from_sports1m_f111279053.pkl",  # VMZ c2/tutorials/model_zoo.md: the file's published name; choice ours
     freeze_bn=True,  # as mmaction2 from Sports-1M to Kinetics-400 (bn_frozen); VMZ's script goes on estimating
     epochs=8,  # VMZ scripts/finetune_ucf101.sh: num_epochs
@@ -205,7 +205,7 @@ UCF101_FT = replace(
 HMDB51_FT = replace(
     UCF101_FT,
     scale="hmdb51-ft",
-    data=VideoSet(kind="hmdb51", fold=1),  # published numbers average three folds
+    data=VideoSet(kind="hmdb51", fold=1),  # ours: one fold of three
     clips_per_epoch=40_000,  # VMZ scripts/finetune_hmdb51.sh: epoch_size
     lr=0.0016,  # same: 0.0002 a GPU, 8 GPUs
 )

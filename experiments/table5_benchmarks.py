@@ -27,7 +27,7 @@ BLOCKS: dict[str, Block] = {"ir": "bottleneck-D", "ip": "ip"}
 
 
 TESTED = "tested; val; top-1"
-FOLDS = "fine-tuned; ours: fold 1, published numbers average three; top-1"
+FOLDS = "fine-tuned; ours: fold 1, published: folds unknown; top-1"
 
 
 def row(label: str, block: str, recipe: Recipe, pretrained: str, protocol: str, *published: tuple[float, str]) -> Row:
