@@ -104,6 +104,14 @@ def test_points_moved_apart_are_joined_to_their_own_cost() -> None:
     assert dots == joined == [(2.0, 50.0), (2.0, 55.0)]
 
 
+def test_what_was_not_run_has_no_panels_and_single_runs_no_interval() -> None:
+    table, whole = table_of("table3_groups"), results("table3_groups")
+    shallow = [one for one in whole.lines if one["depth"] in ("18", "26") and one["seed"] == "0"]
+    figure = plots.tradeoffs(Results(table, SMALL, shallow, seeds=(0,)))
+    assert [ax.get_title() for ax in figure.axes] == ["8 blocks"] * 2 and "Single runs, without an interval, close" in figure.get_suptitle()
+    assert len(plots.tradeoffs(whole).axes) == 5 == len(plots.tradeoffs(Results(table, SMALL, ())).axes)
+
+
 def test_the_title_tells_the_seeds_of_each_row_and_what_is_cut() -> None:
     title = plots.data_sizes(read(table_of("table4_sizes"), SMALL)).get_suptitle()
     assert title.endswith("paired seeds, cut at 100 %\n3 seeds a row; 20: ResNet3D-50-x1, ir-CSN-50-x1, ip-CSN-50-x1")

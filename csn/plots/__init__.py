@@ -62,6 +62,8 @@ def titled(figure: Figure, results: Results, what: str) -> Figure:
             if ax.dataLim.y1 > top and "cut" not in what:
                 what += ", cut at 100 %"  # no accuracy lies outside of 0 to 100, whatever an interval says
             ax.set_ylim(max(0.0, low), top)
+    if max(Counter(line["row"] for line in results.complete).values(), default=0) == 1:
+        what = what.replace("Mean and 95 % interval", "Single runs, without an interval")
     figure.suptitle(f"{results.table.title}, scale {results.recipe.scale}. {what}\n{seeds_told(results)}", fontsize=11)
     return figure
 
@@ -98,22 +100,26 @@ def tradeoffs(results: Results) -> Figure:
 
     Most 16-block bottlenecks have nearly the same number of interactions: those have a panel of their own, on a linear axis.
     """
-    figure = plt.figure(figsize=(11.5, 8), layout="constrained")
-    apart(figure)
-    grid = figure.add_gridspec(2, 3, width_ratios=(3, 2, 1.4))
-    first = figure.add_subplot(grid[0, 0])
-    others = [figure.add_subplot(place, sharey=first) for place in (grid[0, 1:], grid[1, 0], grid[1, 1], grid[1, 2])]
     data = summary(results.complete, "video_top1")
     data = data if data.empty else grouped(data)
     eight, sixteen = (data if data.empty else data[data.depth.isin(depths)] for depths in ((18, 26), (34, 50)))
     most = sixteen if sixteen.empty else sixteen.interactions_m > 0.9 * sixteen.interactions_m.max()
-    parts = ((eight, "gmacs", "8 blocks"), (eight, "interactions_m", "8 blocks"), (sixteen, "gmacs", "16 blocks"),
-             (sixteen if sixteen.empty else sixteen[~most], "interactions_m", "16 blocks"),
-             (sixteen if sixteen.empty else sixteen[most], "interactions_m", "16 blocks, most interactions"))  # fmt: skip
-    for ax, (part, cost, name) in zip((first, *others), parts, strict=True):
-        tradeoff(part, ax, cost, chained=("full", "G2", "G4", "G8", "D"), log="most" not in name).set_title(name, fontsize=10)
-        if cost != "gmacs":
-            ax.set_ylabel("")
+    few, many = (sixteen, sixteen) if sixteen.empty else (sixteen[~most], sixteen[most])
+    above = [(eight, "gmacs", "8 blocks", slice(0, 1)), (eight, "interactions_m", "8 blocks", slice(1, 3))]
+    below = [(sixteen, "gmacs", "16 blocks", slice(0, 1)), (few, "interactions_m", "16 blocks", slice(1, 2)),
+             (many, "interactions_m", "16 blocks, most interactions", slice(2, 3))]  # fmt: skip
+    rows = [row for row in (above, below) if data.empty or not row[0][0].empty]
+    figure = plt.figure(figsize=(11.5, 4 * len(rows)), layout="constrained")
+    apart(figure)
+    grid = figure.add_gridspec(len(rows), 3, width_ratios=(3, 2, 1.7))
+    first = None
+    for k, panels in enumerate(rows):
+        for part, cost, name, columns in panels:
+            ax = figure.add_subplot(grid[k, columns], sharey=first)
+            first = first or ax
+            tradeoff(part, ax, cost, chained=("full", "G2", "G4", "G8", "D"), log="most" not in name).set_title(name, fontsize=10)
+            if cost != "gmacs":
+                ax.set_ylabel("")
     legend(figure, data)
     return titled(figure, results, "Mean and 95 % interval, close points side by side, dots at their own cost")
 
