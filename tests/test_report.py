@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import permutations
@@ -112,6 +112,11 @@ def apart(found: Interval, digits: int = 1) -> str:
     return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
 
 
+def span(values: Sequence[float], digits: int) -> str:
+    """ "37 to 52", or "36" where both ends read the same."""
+    return " to ".join(dict.fromkeys(f"{end:.{digits}f}" for end in (min(values), max(values))))
+
+
 def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
     """Which of the aims are met, and the range of the depthwise layers."""
     told = " ".join(README.split())
@@ -148,11 +153,19 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
             (plain,) = theirs[row.mode, row.network]
             shares[row.mode].append((row.time_over_ir_csn - 1) / (plain - 1))
     assert not missed[0] and "With two threads all are met at depth 50" in told
-    assert len(missed[2]) == 4 and f"Four of the aims are missed there: {', '.join(missed[2])}." in told
+    assert len(missed[2]) == 3 and f"Three of the aims are missed there: {', '.join(missed[2])}." in told
     assert f"With one thread {['none is', 'one is', 'two are', 'three are'][len(missed[1])]} missed: {', '.join(missed[1])}." in told
-    parts = [f"{100 * min(found):.0f} to {100 * max(found):.0f} %" for found in shares.values()]
+    one = rows("step_cpu_1thread").query("layout == 'as it comes'").set_index(["mode", "network"]).time_over_ir_csn
+    scatter = re.search(
+        r"mmaction2 as it comes ([\d.]+) to ([\d.]+) in training and ([\d.]+) to ([\d.]+) in inference, over pytorchvideo's inference ([\d.]+) to (\d\.\d+)",
+        told,
+    )
+    assert scatter is not None
+    for k, run in enumerate([("train", "mmaction2"), ("infer", "mmaction2"), ("infer", "pytorchvideo")]):
+        assert float(scatter[2 * k + 1]) <= round(one[run], 2) <= float(scatter[2 * k + 2])
+    parts = [f"{span([100 * one for one in found], 0)} %" for found in shares.values()]
     assert f"of the lead over channels_last_3d {parts[0]} in training and {parts[1]} in inference is the network's" in told
-    spans = [f"{min(found):.2f} to {max(found):.2f}" for found in kept.values()]
+    spans = [span(found, 2) for found in kept.values()]
     assert 'is the network\'s: what remains against the rows "kept", (kept - 1) / (channels_last_3d - 1)' in told
     assert f"({spans[0]} in training, {spans[1]} in inference)" in told
     inferring = rows("step_cpu_2threads").query("network == 'ResNet3D' and layout == 'channels_last_3d folded'")
@@ -164,8 +177,8 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
 
     limits = rows("limits_cpu_1thread")
     products = limits[(limits["work"] == "products")].set_index("mode")
-    assert (products.gflop_per_s > 0.95 * products.best_gflop_per_s).all()
-    assert f"in inference they alone take {products.ms['infer']:.0f} of {limits[limits['mode'] == 'infer'].ms.sum():.0f} ms (operator" in told
+    whole, share = limits[limits["mode"] == "infer"].ms.sum(), products.gflop_per_s["infer"] / products.best_gflop_per_s["infer"]
+    assert f"in inference they alone take {products.ms['infer']:.0f} of {whole:.0f} ms, at {100 * share:.0f} % of the fastest" in told
     slow = rows("depthwise_cpu_8x224").query("times_faster < 1 and direction != 'forward'")
     assert set(slow.direction) == {"grad_weight"} and slow["shape"].nunique() == 1
     assert f"is slower, {slow.times_faster.min():.1f} times" in told and (slow.torch_ncdhw_ms < slow.torch_ndhwc_ms).all()
