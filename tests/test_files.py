@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -64,3 +65,17 @@ def test_a_folder_is_held_by_one_process_and_freed_however_it_ends(tmp_path: Pat
     told = r"Cannot write the folder .*\(Not a directory\); give another with --data\."
     with pytest.raises(UserError, match=told), held(folder / "lock" / "x", option="--data"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EROFS, "mend its permissions or give another folder"), (errno.EACCES, "mend its permissions or give another folder"), (errno.ENOSPC, "free space")],
+)
+def test_the_remedy_fits_what_the_disk_says(number: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(UserError, match=f"{os.strerror(number)}\\); {remedy}"):
+        write_atomic(tmp_path / "a", b"")
+    assert not list(tmp_path.iterdir())
