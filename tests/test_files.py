@@ -79,3 +79,13 @@ def test_the_remedy_fits_what_the_disk_says(number: int, remedy: str, tmp_path: 
     with pytest.raises(UserError, match=f"{os.strerror(number)}\\); {remedy}"):
         write_atomic(tmp_path / "a", b"")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_to_survive_a_power_cut_reaches_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+    sync, rename = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (happened.append(f"sync {os.fstat(number).st_size}"), sync(number))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, target: (happened.append("rename"), rename(self, target))[1])
+    write_atomic(tmp_path / "a", b"four")
+    write_atomic(tmp_path / "a", b"four", durable=False)
+    assert happened == ["sync 4", "rename", "rename"]

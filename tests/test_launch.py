@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,16 @@ from unittest.mock import Mock
 import pytest
 from submitit.core.utils import FailedJobError
 
-from csn import cluster, launch, snapshot
+from csn import cluster, launch, slurm, snapshot
 from csn.execute import folder_of, read_record
 from csn.files import held
 from csn.profiles import FOLDER, Profile, read_profile
+from csn.provenance import REPOSITORY, Version
 from csn.recipes import MEDIUM, SMOKE
+from csn.slurm import Queued
 from csn.spec import Run, UserError, Variant
 from csn.table import cost_key, count_costs, planned_costs
+from csn.train import Stopped
 
 RUNS = [Run(variant=Variant(width=8, block="bottleneck-D"), recipe=SMOKE, seed=seed) for seed in range(4)]
 
@@ -243,3 +247,84 @@ def test_submit_and_cancel_say_what_they_lack(repository: Path, tmp_path: Path, 
         launch.cancel(RUNS, tmp_path)
     with pytest.raises(UserError, match="squeue is missing here, so nobody knows what is queued"):
         launch.missing(RUNS, tmp_path)
+
+
+@pytest.mark.parametrize("dirty", ["", "0123456789ab"])
+def test_a_job_runs_the_snapshot_and_its_records_name_the_commit(tmp_path: Path, dirty: str) -> None:
+    """The lines that a job begins with, through a shell, from a folder whose name has a space."""
+    code = tmp_path / "the code"
+    chosen = launch.parameters(replace(read_profile("local"), threads=3), "csn-1", code, Version("abc", dirty))
+    tell = 'import json, os; from csn.provenance import code_version as v; e = os.environ; print(json.dumps([e["PYTHONPATH"], e["OMP_NUM_THREADS"], v()]))'
+    script = "\n".join([*chosen["setup"], f"cd {REPOSITORY}", f"env -u PYTHONSAFEPATH {sys.executable} -c '{tell}'"])
+    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]}).stdout
+    assert json.loads(told) == [str(code), "3", {"commit": "abc", "dirty": dirty or None}]
+
+
+def test_runs_in_the_queue_are_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = {RUNS[0].name: Queued("7_0", "RUNNING", "n1", "None"), RUNS[1].name: Queued("7_1", "PENDING", "", "Resources")}
+    monkeypatch.setattr(slurm, "squeue", lambda _: queue)
+    assert launch.missing(RUNS, tmp_path) == (RUNS[2:], {RUNS[0].name: "running", RUNS[1].name: "queued"})
+
+
+def test_a_job_that_only_cleans_up_is_not_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an array: its other runs are."""
+    write(tmp_path / "submissions" / "1" / "submission.json", {"runs": [run.name for run in RUNS], "job": "7"})
+    record(RUNS[0], tmp_path, video_top1=1.0)
+    asked: list[tuple[str, ...]] = []
+
+    def answer(*command: str) -> str:
+        asked.append(command)
+        return "7_0|COMPLETING|n1|None|csn-1\n7_1|RUNNING|n1|None|csn-1\n7_2|PENDING||Priority|csn-1\n"
+
+    monkeypatch.setattr(slurm, "ask", answer)
+    assert launch.cancel(RUNS[:2], tmp_path) == [RUNS[1].name]
+    assert asked[1:] == [("scancel", "7_1")]
+
+
+def test_a_submission_remembers_its_job(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before sbatch it knows none: squeue finds jobs by name then."""
+    before: list[object] = []
+
+    def submit_array(self: object, jobs: list[object]) -> list[Mock]:
+        (path,) = (tmp_path / "submissions").glob("*/submission.json")
+        before.append(json.loads(path.read_text())["job"])
+        return [Mock(job_id=f"12_{i}") for i in range(len(jobs))]
+
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(launch, "missing", lambda runs, home: (list(runs), {}))
+    monkeypatch.setattr("submitit.SlurmExecutor.submit_array", submit_array)
+    submission, why = launch.submit(RUNS, tmp_path, tmp_path / "data", read_profile("local"), repository=repository)
+    assert before == [None] and why == {} and slurm.submissions(tmp_path, [RUNS[3].name]) == [submission]
+    assert submission is not None and submission.job_id(RUNS[3].name) == "12_3"
+    facts = json.loads((submission.folder / "submission.json").read_text())
+    assert facts["commit"] and facts["dirty"] is None and facts["profile"]["device"] == "cpu"
+
+
+@pytest.mark.parametrize(("number", "rank", "requeue"), [("USR2", 0, True), ("USR2", 1, False), ("TERM", 0, False)])
+def test_a_job_that_was_warned_of_its_end_is_requeued_by_its_first_task(
+    number: str, rank: int, requeue: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended for another reason it leaves that to the cluster; either way it goes on from its state if it is let live."""
+    profile = replace(read_profile("local"), threads=2, workers=3, checkpoint_every=7)
+    given: list[tuple[object, ...]] = []
+    left: list[bool] = []
+
+    def execute(*arguments: object) -> dict[str, object]:
+        given.append(arguments)
+        if len(given) == 1:
+            signal.raise_signal(signal.Signals[f"SIG{number}"])
+            raise Stopped("stopped at step 1 of 2")
+        return {"error": "the loss is nan"}
+
+    monkeypatch.setattr(launch, "execute", execute)
+    monkeypatch.setattr(launch, "leave", lambda requeue: left.append(requeue))
+    handlers = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGUSR2, signal.SIGTERM)}
+    before = signal.set_wakeup_fd(-1)
+    try:
+        with pytest.raises(RuntimeError, match="the loss is nan"):
+            launch.Job(RUNS[0], tmp_path, tmp_path / "data", profile).work(rank, "cpu")
+    finally:
+        os.close(signal.set_wakeup_fd(before))
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+    assert left == [requeue] and given == 2 * [(RUNS[0], tmp_path, tmp_path / "data", "cpu", 2, 3, 7.0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -10,8 +11,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+from rich.console import Console
 from rich.progress import TaskID
 
+from csn import runner
 from csn.execute import HELD, folder_of, read_record, record_loss
 from csn.files import held
 from csn.recipes import SMOKE
@@ -79,3 +83,33 @@ def test_a_run_that_dies_after_its_record_is_done(tmp_path: Path) -> None:
     assert "its state is saved, the same command goes on from there" in outcome(own, -11, tmp_path)
     assert (read_record(run, tmp_path) or {})["error"] == "killed by SIGSEGV (out of memory, perhaps)"
     own.process.wait()
+
+
+CHILD = """
+import json, os, sys, time
+if sys.argv[2] == "go on":
+    facts = {"phase": "train", "step": 75, "steps": 100, "first_step": 50, "epoch": 3, "epochs": 4, "loss": 1.5, "pid": os.getpid()}
+    with open(sys.argv[1] + ".part", "w") as file:
+        json.dump(facts, file)
+    os.replace(sys.argv[1] + ".part", sys.argv[1])
+print(os.environ["OMP_NUM_THREADS"], flush=True)
+time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("what", ["begin", "go on"])
+def test_the_display_tells_this_sitting_alone(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the progress that an earlier sitting left, nor its work in the pace; a run computes on one thread."""
+    run = Run(variant=Variant(width=8, depth=26), recipe=SMOKE, seed=0)
+    folder, console = folder_of(run, tmp_path), Console(width=120, file=io.StringIO(), force_terminal=True)
+    folder.mkdir(parents=True)
+    told = {"phase": "train", "step": 50, "steps": 100, "epoch": 2, "epochs": 4, "loss": 2.25, "pid": 1}
+    (folder / "progress.json").write_text(json.dumps(told))
+    paces: list[tuple[float, float]] = []
+    monkeypatch.setattr(runner, "seconds_left", lambda elapsed, done, rest: paces.append((round(done, 3), round(rest, 3))))
+    monkeypatch.setattr(runner, "command", lambda *_: [sys.executable, "-c", CHILD, str(folder / "progress.json"), what])
+    assert runner.run_all([("ip", run, 1.0)], tmp_path, tmp_path, "cpu", 1, console) == ([], False)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "starting" in shown and "loss 2.25" not in shown and ("epoch 3/4 loss 1.50" in shown) == (what == "go on")
+    assert ((0.225, 0.325) in paces) == (what == "go on")  # 25 of the 50 steps that were left, of 90 %
+    assert (folder / "log.txt").read_text() == "1\n"

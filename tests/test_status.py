@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import time
 from pathlib import Path
 from unittest.mock import Mock
@@ -13,9 +14,9 @@ from rich.console import Console
 from test_launch import RUNS, record, write
 
 from csn import launch, slurm, status
-from csn.execute import folder_of
+from csn.execute import folder_of, read_record
 from csn.plan import state_of
-from csn.spec import UserError
+from csn.spec import Run, UserError
 
 
 def test_the_rows_come_from_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,3 +193,68 @@ def test_time_left_counts_this_sitting_alone(tmp_path: Path) -> None:
     for step, training, left in ((310, 20.0, 180.0), (300, 0.5, None)):
         write(folder_of(RUNS[0], tmp_path) / "progress.json", {**facts, "step": step, "training": training})
         assert status.rows(RUNS[:1], tmp_path, {})[0].left == left
+
+
+def submitted(home: Path, name: str, job: str | None, *runs: Run) -> Path:
+    """A submission as --submit leaves it: its file."""
+    path = home / "submissions" / name / "submission.json"
+    write(path, {"runs": [run.name for run in runs], "job": job})
+    return path
+
+
+def test_jobs_in_the_queue_are_told_apart_by_their_place_in_the_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted(tmp_path, "20260101-1", "7", *RUNS[:3])
+    submitted(tmp_path, "20260102-1", "8", RUNS[3])
+    asked: list[tuple[str, ...]] = []
+
+    def answer(*command: str) -> str:
+        asked.append(command)
+        return "7_2|RUNNING|n1|None|csn-20260101-1\n7_0|PENDING||Resources|csn-20260101-1\n8|COMPLETING|n2|None|csn-20260102-1\n"
+
+    monkeypatch.setattr(slurm, "ask", answer)
+    queue = slurm.squeue(slurm.submissions(tmp_path, [run.name for run in RUNS]))
+    assert queue is not None and {name: (job.id, job.running, job.reason) for name, job in queue.items()} == {
+        RUNS[2].name: ("7_2", True, "None"), RUNS[0].name: ("7_0", False, "Resources"), RUNS[3].name: ("8", True, "None"),
+    }  # fmt: skip
+    assert "csn-20260101-1,csn-20260102-1" in asked[0]
+
+
+def test_a_job_that_ended_without_a_record_gets_one_that_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone and in an array; the last submission of a run counts; what waits, or wrote its own record since, is left alone."""
+    again, alone, waits, own = RUNS
+    submitted(tmp_path, "1", "7", again)
+    old = submitted(tmp_path, "2", "8", again, waits, own)
+    submitted(tmp_path, "3", "9", alone)
+    record(again, tmp_path, error="killed", log=[], retry=True)  # of the job before
+    os.utime(folder_of(again, tmp_path) / "record.json", (1, 1))
+    record(own, tmp_path, error="OSError: disk", log=[], retry=True)
+    os.utime(old, (2, 2))
+    (tmp_path / "submissions" / "3" / "logs").mkdir()
+    (tmp_path / "submissions" / "3" / "logs" / "9_0_log.out").write_text("epoch 1\nRuntimeError: it broke\n")
+    asked: list[tuple[str, ...]] = []
+
+    def answer(*command: str) -> str:
+        asked.append(command)
+        return "7|CANCELLED by 0|0:15\n8_0|TIMEOUT|0:0\n9|FAILED|1:0\n"
+
+    monkeypatch.setattr(slurm, "ask", answer)
+    status.settle(RUNS, tmp_path, {waits.name: slurm.Queued("8_1", "PENDING", "", "None")})
+    found = {run: read_record(run, tmp_path) or {} for run in RUNS}
+    assert [found[run].get("error") for run in RUNS] == ["time limit (TIMEOUT, exit 0:0)", "failed (FAILED, exit 1:0)", None, "OSError: disk"]
+    assert found[again]["retry"] and found[alone]["retry"] and found[alone]["log"] == ["epoch 1", "RuntimeError: it broke"]
+    assert [command[0] for command in asked] == ["sacct"] and "8,9" in asked[0]
+    status.settle(RUNS, tmp_path, {waits.name: slurm.Queued("8_1", "PENDING", "", "None")})
+    assert len(asked) == 1  # every run is accounted for
+
+
+def test_a_live_table_asks_the_cluster_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds apart for two minutes: squeue every ten, sacct every sixty."""
+    submitted(tmp_path, "1", "7", RUNS[0])
+    clock, asked = [100.0], list[str]()
+    monkeypatch.setattr(status.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(slurm, "ask", lambda program, *_: asked.append(program) or "")
+    watch = status.Watch(RUNS[:1], tmp_path)
+    for _ in range(60):
+        watch.rows()
+        clock[0] += 2
+    assert (asked.count("squeue"), asked.count("sacct")) == (12, 2)

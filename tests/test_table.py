@@ -12,19 +12,22 @@ from pathlib import Path
 
 import pytest
 from conftest import run
+from made_videos import write_folder
 from rich.console import Console
 
 from csn import cli, plots, sheet
 from csn.claims import Claim, Order
 from csn.collect import COLUMNS, CURVES, Results, collect, csv_path, curves_path, read, read_lines, superseded
 from csn.complexity import complexity
+from csn.data.media import listing
+from csn.data.scan import index_file, scan
 from csn.execute import folder_of
 from csn.ledger import ledger, ledger_sheet, verdicts
-from csn.plan import published_in, seconds_of, state_of, timed_lines
+from csn.plan import plan, published_in, seconds_of, state_of, timed_lines
 from csn.provenance import REPOSITORY
-from csn.recipes import SMALL, SMOKE, recipe_of
+from csn.recipes import PAPER, SMALL, SMOKE, recipe_of
 from csn.show import compared, reasons, render, sheets
-from csn.spec import UserError, Variant
+from csn.spec import Recipe, UserError, Variant, VideoSet
 from csn.table import COSTS, Quoted, Row, Table, cost_key, count_costs, every_table, planned_costs, runs_of, table_of
 
 sys.path.insert(0, str(REPOSITORY / "experiments"))
@@ -502,3 +505,46 @@ def test_rows_and_seeds_are_chosen_or_refused() -> None:
     with pytest.raises(UserError, match=r"unknown row \(=z\); the rows of tiny_table are a, b, g\."):
         TABLE.chosen(["z"])
     assert [(row.label, run.seed) for row, run in runs_of(ROWS, SMOKE, (1, 0))] == [("a", 1), ("b", 1), ("a", 0), ("b", 0)]
+
+
+def test_the_time_told_by_a_plan_is_of_what_is_missing(tmp_path: Path) -> None:
+    """At the median of what the row's runs took; and the GPU-hours of one run for each that is missing."""
+    rows = table4_schedules.TABLE.rows[:1]
+    for seed, seconds in enumerate((60, 1000, 130)):
+        put(tmp_path, rows[0], seed, video_top1=12.5, seconds=seconds, flops=2_000_000_000)
+
+    def told(recipe: Recipe, *seeds: int) -> str:
+        console = Console(width=400, file=io.StringIO(), record=True)
+        plan(table4_schedules.TABLE, list(rows), seeds, recipe, tmp_path, tmp_path, 1, console)
+        return console.export_text()
+
+    collect(table4_schedules.TABLE, SMOKE, tmp_path)
+    assert "Estimated time for what is missing, 1 at a time: about 4 min, by runs on cpu." in told(SMOKE, 0, 1, 2, 3, 4)
+    assert "5 runs: 3 done, 2 missing" in told(SMOKE, 0, 1, 2, 3, 4) and "Estimated" not in told(SMOKE, 0, 1, 2)
+
+    (run,) = (run for _, run in runs_of(rows, PAPER, (0,)))
+    count_costs([run])
+    hours = [float(text.partition("About ")[2].split()[0].replace(",", "")) for text in (told(PAPER, 0), told(PAPER, 0, 1, 2))]
+    assert hours[1] == pytest.approx(3 * hours[0], rel=0.01)
+    folder_of(run, tmp_path).mkdir(parents=True)
+    (folder_of(run, tmp_path) / "record.json").write_text(json.dumps({"run": run.name, "video_top1": 70.0}))
+    assert f"About {2 * hours[0]:,.0f} GPU-hours for what is missing" in told(PAPER, 0, 1, 2)
+
+
+def test_the_exit_code_tells_of_failures_among_the_rows_that_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, ROWS[0], 0, video_top1=12.5)
+    put(tmp_path, ROWS[1], 0, error="the loss is nan")
+    for only, code in (((), 1), (("--only", "a"), 0), (("--only", "b"), 1), (("--only", "b", "--seeds", "1"), 0)):
+        assert cli.main(replace(TABLE, claims=(), figures=()), ["--show", "--scale", "smoke", "--home", str(tmp_path), *only]) == code
+    assert "the loss is nan" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("parted", [False, True])
+def test_test_videos_that_are_the_training_videos_are_warned_of(parted: bool, tmp_path: Path) -> None:
+    root = tmp_path / "folder"
+    for part in ("train/", "test/") if parted else ("",):
+        write_folder(root / f"{part}up" / "clip", frames=8)
+    scan(root, listing(root), index_file(root), workers=1, seconds=60)
+    console = Console(width=200, file=io.StringIO(), record=True)
+    cli.make_data(replace(SMOKE, data=VideoSet(kind="folder", classes=1)), tmp_path, console)
+    assert ("warning: the test videos are the training videos; part them into train/ and test/." in console.export_text()) != parted

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ from csn.metrics import top_k
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
 from csn.spec import Run, UserError, Variant
-from csn.train import Place, Stopped, learning_rate, optimizer, train
+from csn.train import Place, Stopped, Trained, learning_rate, optimizer, train
 
 RUN = Run(variant=Variant(block="ip", depth=26, width=8), recipe=SMOKE, seed=0)
 
@@ -356,8 +358,11 @@ def test_a_signal_saves_and_says_so(data: Path, tmp_path: Path, workers: int, nu
     assert state is not None and 0 < state["step"] < 400 and not damaged
 
 
-def test_a_folder_of_real_files_trains_to_a_record_and_names_its_damage(tmp_path: Path) -> None:
-    """root/<split>/<class>/<file>, scanned once; one damaged file in each split: replaced in training, a miss in the test."""
+def test_a_folder_of_real_files_trains_to_a_record_and_names_its_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """root/<split>/<class>/<file>, scanned once; one damaged file in each split: replaced in training, a miss in the test.
+
+    What only the training met, as where a disk fails for a while, is named too.
+    """
     from csn.data import moving_digits
     from csn.data.media import listing
     from csn.data.scan import index_file, scan
@@ -373,8 +378,83 @@ def test_a_folder_of_real_files_trains_to_a_record_and_names_its_damage(tmp_path
     with pytest.raises(UserError, match=r"has no index of its videos; run `python -m csn.data scan --dataset folder"):
         execute(run, tmp_path / "home", tmp_path)
     scan(root, listing(root), index_file(root), workers=2, seconds=60)
+    trainer = csn.train.train
+    monkeypatch.setattr("csn.train.train", lambda *arguments: replace(trainer(*arguments), damaged=["met once"]))
     record = execute(run, tmp_path / "home", tmp_path)
     assert "error" not in record, record
     assert record["n_videos"] == 40 and 0 <= record["video_top1"] <= 97.5
-    assert [len(names) for names in record["damaged_videos"].values()] == [1, 1]
+    assert [sorted(names) for names in record["damaged_videos"].values()] == [["met once", "train/up/0.mp4"], ["test/up/0.mp4"]]
     assert record["missing_videos"] == {"train": 0, "test": 0}
+
+
+def test_what_is_told_within_an_epoch_is_of_the_clips_seen_so_far(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step, on a clock that jumps; all parameters have the rate of the step; memory is told of one clip."""
+    told: list[dict[str, float]] = []
+    clock = iter(range(0, 10**6, 2))
+    monkeypatch.setattr("csn.train.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("csn.train.Growth", lambda device: Mock(bytes=lambda: 4096))
+    split = load(SMOKE, data, "train")
+    run = replace(RUN, recipe=replace(SMOKE, epochs=1, warmup=0, lr=1e-6, clips_per_epoch=256, micro_batch=16))
+    trained = train(run, split, reader_of(SMOKE, data, {"train": split}), tmp_path, Place(report=lambda **facts: told.append(facts)))
+    assert [facts["step"] for facts in told] == list(range(1, 9)) and trained.memory == 256
+    assert [facts["loss"] for facts in told] == pytest.approx(8 * [trained.history[0]["loss"]], rel=0.2)
+    assert [facts["clip_top1"] * facts["step"] * 32 / 100 for facts in told] == pytest.approx([round(f["clip_top1"] * f["step"] * 0.32) for f in told])
+    state, _ = checkpoints.load(tmp_path)
+    assert state is not None and [group["lr"] for group in state["sgd"]["param_groups"]] == 2 * [learning_rate(run.recipe, 7)]
+
+
+def test_the_time_of_a_training_is_that_of_all_its_sittings(data: Path, tmp_path: Path) -> None:
+    split = load(SMOKE, data, "train")
+    reader = reader_of(SMOKE, data, {"train": split})
+    with pytest.raises(Stopped):
+        train(RUN, split, reader, tmp_path, Place(stop=lambda: True))
+    state, _ = checkpoints.load(tmp_path)
+    assert state is not None
+    checkpoints.save(tmp_path, {**state, "seconds": state["seconds"] + 1000})
+    assert 1000 < train(RUN, split, reader, tmp_path, Place()).seconds < 2000
+
+
+def test_a_record_is_measured_on_the_final_network(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accuracies from the weights that it leaves, by another way; the cost of a training clip, smaller than a view here."""
+    run = replace(RUN, recipe=replace(SMOKE, epochs=20, warmup=0, micro_batch=16, test_crop=40, test_clips=3))
+    trainer, discard = csn.train.train, checkpoints.discard
+
+    def slow(*arguments: Any) -> Trained:
+        return replace(trainer(*arguments), seconds=1000.0)
+
+    def after_the_record(folder: Path) -> None:
+        assert (folder / "record.json").exists()  # a kill in between loses nothing
+        discard(folder)
+
+    monkeypatch.setattr("csn.train.train", slow)
+    monkeypatch.setattr(checkpoints, "discard", after_the_record)
+    record = execute(run, tmp_path, data)
+    assert "error" not in record, record
+    folder = folder_of(run, tmp_path)
+    net = csn.build(run.variant, 80, 4).to(memory_format=torch.channels_last_3d)
+    net.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
+    splits = {name: load(run.recipe, data, name) for name in ("train", "test")}
+    reader = reader_of(run.recipe, data, splits)
+    train_scores, test_scores = (evaluate(net, splits[name], run.recipe, reader, torch.device("cpu")) for name in ("train", "test"))
+    assert record["train_seconds"] == 1000 and 1000 < record["seconds"] < 2000
+    scores = np.load(folder / "scores.npz")
+    np.testing.assert_allclose(scores["probs"], test_scores.probs, atol=1e-3)
+    assert (scores["clip"] == test_scores.clip).all() and (scores["labels"] == test_scores.labels).all()
+    fit, measures = train_scores.measures(), test_scores.measures()
+    assert record["train_top1"] == fit["video_top1"].mean
+    assert {name: record[name] for name in measures} == {name: one.mean for name, one in measures.items()}
+    assert record["flops"] == csn.count(csn.build(run.variant, 80, 4), (3, 4, 32, 32)).flops
+
+
+def test_a_run_computes_on_the_threads_it_is_given(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(*_: object) -> None:
+        raise UserError(f"{torch.get_num_threads()} threads")
+
+    monkeypatch.setattr("csn.train.train", told)
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, 1):
+            with pytest.raises(UserError, match=f"{threads} threads"):
+                execute(RUN, tmp_path, data, threads=threads)
+    finally:
+        torch.set_num_threads(before)
