@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from scipy import stats
 from test_table import TABLE, line, lines
 
 from csn import plots
@@ -19,7 +23,7 @@ from csn.plots.axes import beside, channel_separated, grouped
 from csn.provenance import REPOSITORY
 from csn.recipes import PAPER, PHOTO, SMALL, SMOKE
 from csn.spec import UserError, Variant
-from csn.table import every_table, runs_of, table_of
+from csn.table import Quoted, every_table, runs_of, table_of
 
 sys.path.insert(0, str(REPOSITORY / "experiments"))
 import table3_groups
@@ -130,6 +134,76 @@ def drawn_at(ax: Axes, axis: str = "training videos") -> dict[str, list[tuple[in
             for one in ax.lines if one.get_marker() in "oDP"}  # fmt: skip
 
 
+def mean_and_ends(values: Sequence[float]) -> list[float]:
+    """The mean of values and the ends of its 95 % interval, as scipy tells them."""
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    return [float(np.mean(values)), float(low), float(high)]
+
+
+def bars(ax: Axes, along: int) -> list[tuple[Line2D, list[list[float]]]]:
+    """Of every series with intervals its markers, and mean and ends of each point along axis 0 (x) or 1 (y)."""
+    return [(one[0], [[float(point[along]), *segment[:, along].tolist()] for point, segment in zip(one[0].get_xydata(), one[2][0].get_segments(), strict=True)])
+            for one in ax.containers]  # fmt: skip
+
+
+def hollow(marker: Line2D) -> bool:
+    return to_rgb(marker.get_markerfacecolor()) == (1, 1, 1)
+
+
+def test_training_is_hollow_and_test_filled_each_with_its_interval_and_the_gap_with_its_own() -> None:
+    """Of the rows that have all their seeds: the third lacks one."""
+    tops = {"ResNet3D-26": [(90, 70), (92, 71), (97, 78)], "ir-CSN-26": [(80, 65), (81, 69), (86, 67)], "ip-CSN-26": [(85, 60), (84, 61)]}
+    blocks = dict(zip(tops, ("bottleneck", "bottleneck-D", "ip"), strict=True))
+    found = [line(row, seed, test, train_top1=str(train), block=blocks[row], depth="26")
+             for row, own in tops.items() for seed, (train, test) in enumerate(own)]  # fmt: skip
+    both, gap = plots.regularization(Results(table_of("table4_regularization"), SMALL, found, seeds=(0, 1, 2))).axes
+    drawn = {(round(float(one.get_ydata()[0])), hollow(one)): ends for one, ends in bars(both, 0)}
+    gaps = {round(float(one.get_ydata()[0])): ends for one, ends in bars(gap, 0)}
+    assert [text.get_text() for text in both.get_yticklabels()] == ["ResNet3D-26", "ir-CSN-26"] and len(drawn) == 4 and len(gaps) == 2
+    for y, label in enumerate(("ResNet3D-26", "ir-CSN-26")):
+        train, test = zip(*tops[label], strict=True)
+        assert drawn[y, True] == [pytest.approx(mean_and_ends(train))] and drawn[y, False] == [pytest.approx(mean_and_ends(test))]
+        assert gaps[y] == [pytest.approx(mean_and_ends(np.subtract(train, test)))]
+    assert {one.get_label(): hollow(one) for one in both.get_legend().legend_handles} == {"test": False, "training": True}
+    assert [list(one.get_ydata()) for one in gap.lines if list(one.get_xdata()) == [0, 0]] == [[0, 1]] and gap.get_xlim()[0] <= 0  # no gap, all the way
+
+
+def test_group_sizes_stand_above_their_ticks() -> None:
+    """From one group to depthwise, whatever the order of the rows."""
+    kinds = {"8": ("G", 8), "1": ("", 1), "depthwise": ("D", 1), "2": ("G", 2)}
+    tops = {key: [50 + 7 * i + i % 3, 51 + 7 * i, 54 + 7 * i] for i, key in enumerate(product(("simple", "bottleneck"), kinds))}
+    found = [line(f"{family} {tick}", seed, top, block="-".join(filter(None, (family, kinds[tick][0]))), groups=str(kinds[tick][1]))
+             for (family, tick), own in tops.items() for seed, top in enumerate(own)]  # fmt: skip
+    _, ax = plt.subplots()
+    plots.group_curves(grouped(plots.summary(found, "video_top1")), ax)
+    ticks = {round(float(x)): text.get_text() for x, text in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)}
+    assert list(ticks.values()) == ["1", "2", "8", "depthwise"]
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    for family, (one, ends) in zip(labels, bars(ax, 1), strict=True):
+        assert all(abs(x - round(x)) < 0.1 for x in one.get_xdata())
+        assert {ticks[round(x)]: own for x, own in zip(one.get_xdata(), ends, strict=True)} == {
+            tick: pytest.approx(mean_and_ends(tops[family, tick])) for tick in kinds
+        }  # fmt: skip
+
+
+def test_learning_curves_are_means_in_a_band_from_the_lowest_seed_to_the_highest() -> None:
+    tops = {"ResNet3D-50": [(10, 40), (20, 70), (60, 73)], "ip-CSN-50": [(5, 80), (6, 90), (13, 91)]}
+    curves = [{"row": row, "seed": str(seed), "epoch": str(epoch), "clip_top1": str(top)}
+              for row, own in tops.items() for seed, pair in enumerate(own) for epoch, top in enumerate(pair, 1)]  # fmt: skip
+    _, ax = plt.subplots()
+    plots.learning(curves, ax)
+    assert {one.get_label(): one.get_ydata().tolist() for one in ax.lines} == {"ResNet3D-50": [30, 61], "ip-CSN-50": [8, 87]}
+    bands = [{tuple(point) for point in band.get_paths()[0].vertices.tolist()} for band in ax.collections]
+    assert bands == [{(1, 10), (1, 60), (2, 40), (2, 73)}, {(1, 5), (1, 13), (2, 80), (2, 91)}]
+
+
+def test_learning_curves_stand_in_the_panel_of_their_depth_if_all_their_seeds_are_there() -> None:
+    whole = results("table4_regularization")
+    lines = [one for one in whole.lines if (one["row"], one["seed"]) != ("ip-CSN-50", "1")]
+    panels = {ax.get_title(): [one.get_label() for one in ax.lines] for ax in plots.curves(replace(whole, lines=lines)).axes}
+    assert panels == {"depth 26": ["ResNet3D-26", "ir-CSN-26", "ip-CSN-26"], "depth 50": ["ResNet3D-50", "ir-CSN-50"]}
+
+
 def test_data_sizes_show_who_betters_whom_and_by_how_much() -> None:
     """ir-CSN: 5 points more in test, 2 less in training; ip-CSN: 1 and 0 less; more with the number of videos, another number every seed."""
     table, lines = table_of("table4_sizes"), []
@@ -161,6 +235,16 @@ def test_schedules_are_drawn_against_epochs() -> None:
     _, accuracy, test, gap = (drawn_at(ax, "epochs") for ax in plots.schedules(Results(table, SMALL, lines, seeds=(0, 1))).axes)
     assert test == gap == {"D": [(30, 0.0), (60, 0.0)], "P": [(30, 4.0), (60, 1.0)]}
     assert accuracy == {"o": [(30, 80.5), (60, 80.5)], "D": [(30, 80.5), (60, 80.5)], "P": [(30, 84.5), (60, 81.5)]}
+
+
+def test_the_intervals_of_a_size_are_those_of_its_accuracies_and_of_its_paired_leads() -> None:
+    table, base, more = table_of("table4_schedules"), [70, 78, 73], {"bottleneck": [0, 0, 0], "bottleneck-D": [2, -1, 3], "ip": [4, 5, 9]}
+    found = [line(row.label, one.seed, base[one.seed] + row.epochs * more[one.variant.block][one.seed], train_top1="95", block=one.variant.block, depth="50")
+             for row, one in runs_of(table.rows, SMALL, (0, 1, 2))]  # fmt: skip
+    _, accuracy, test, _ = plots.schedules(Results(table, SMALL, found, seeds=(0, 1, 2))).axes
+    leads = [[pytest.approx(mean_and_ends(np.multiply(times, more[block]))) for times in (1, 2)] for block in ("bottleneck-D", "ip")]
+    assert [ends for _, ends in bars(test, 1)] == leads
+    assert bars(accuracy, 1)[2][1] == [pytest.approx(mean_and_ends(np.add(base, np.multiply(times, more["ip"])))) for times in (1, 2)]
 
 
 def test_figures_of_someone_s_own_rows_draw_them_or_say_why_not() -> None:
@@ -199,6 +283,17 @@ def test_recalled_numbers_are_hollow() -> None:
     assert "recalled" in ax.get_xlabel()
 
 
+def test_what_is_measured_stands_above_the_paper_s_number_and_is_filled_where_that_has_a_source() -> None:
+    table = table_of("table2_interactions")
+    shallow = [replace(row, paper_top1=Quoted(value, recalled)) for row, value, recalled in zip(table.rows, (65.5, 62.25), (True, False), strict=False)]
+    tops = {shallow[0].label: [20, 21, 25], shallow[1].label: [31, 30, 38]}
+    found = [line(row.label, seed, top, block=row.variant.block, depth="26") for row in shallow for seed, top in enumerate(tops[row.label])]
+    _, ax = plt.subplots()
+    plots.against_paper(Results(replace(table, rows=tuple(shallow), claims=()), SMALL, found, seeds=(0, 1, 2)), ax)
+    drawn = {float(one.get_xdata()[0]): (ends, hollow(one)) for one, ends in bars(ax, 1)}
+    assert drawn == {65.5: ([pytest.approx(mean_and_ends([20, 21, 25]))], True), 62.25: ([pytest.approx(mean_and_ends([31, 30, 38]))], False)}
+
+
 def test_filters_are_drawn_each_to_its_own_largest_weight() -> None:
     _, axes = plt.subplots(2, 2)
     weights = np.arange(3 * 27, dtype=np.float32).reshape(3, 1, 3, 3, 3) - 40
@@ -230,3 +325,11 @@ def test_published_numbers_lie_apart_and_ours_are_named_where_they_are() -> None
     assert len(names) == 13 and "dfdc (AUC x 100)" in names and [text.get_text() for text in ax.texts] == ["none published with a source"] * 2
     [ours] = plots.published(Results(table, PAPER, [line("ir-ig65m", 0, 82.0)])).axes
     assert [text.get_text() for text in ours.get_legend().get_texts()][-1] == "here"
+
+
+def test_our_number_is_of_the_metric_that_the_row_is_named_by() -> None:
+    found = [line("ir-ig65m", 0, 82.0, auc="12"), line("dfdc", 0, 91.0, auc="68.5")]
+    [ax] = plots.published(Results(table_of("table5_benchmarks"), PAPER, found)).axes
+    names = dict(zip(ax.get_yticks().tolist(), (text.get_text() for text in ax.get_yticklabels()), strict=True))
+    drawn = {names[float(one[0].get_ydata()[0])]: float(one[0].get_xdata()[0]) for one in ax.containers}
+    assert drawn == {"ir-ig65m": 82.0, "dfdc (AUC x 100)": 68.5}
