@@ -21,7 +21,7 @@ from csn.collect import csv_path, read
 from csn.metrics import Interval, interval
 from csn.provenance import REPOSITORY
 from csn.recipes import PAPER, SMALL, recipe_of
-from csn.report import BLOCK, READMES, filled, main, markdown, page
+from csn.report import BLOCK, READMES, as_html, filled, head, main, markdown, page
 from csn.sheet import Sheet
 from csn.spec import UserError
 from csn.table import FAMILIES, every_table, table_of
@@ -416,6 +416,43 @@ def test_the_command_writes_each_readme(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_sheet_as_markdown_keeps_its_bars() -> None:
     text = markdown(Sheet("t", ("row", "a", "why"), [("x|y", "1", "w")], "caption", text=("why",)))
     assert text == "caption\n\n| row | a | why |\n|---|---:|---|\n| x\\|y | 1 | w |\n"
+
+
+class Cells(HTMLParser):
+    """Collects the cells of a table as a browser reads them: (class, text)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str]] = []
+        self.inside = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.inside = tag
+        if tag in ("td", "th"):
+            self.found.append((dict(attrs)["class"] or "", ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside in ("td", "th"):
+            self.found[-1] = (self.found[-1][0], self.found[-1][1] + data)
+
+
+def test_a_sheet_as_html_shows_its_cells_as_they_are_and_each_verdict_in_its_colour() -> None:
+    rows = [("a<b & c", "1", "refuted"), ("<i>", "2", "supported"), ("&amp;", "3", "undecided")]
+    found = Cells()
+    found.feed(as_html(Sheet("t", ("row", "n < 9", "verdict"), rows, text=("verdict",))))
+    first, *others = (found.found[k : k + 3] for k in range(0, 12, 3))
+    assert first == [("text", "row"), ("", "n < 9"), ("words", "verdict")]
+    assert others == [[("text", row), ("", n), (f"words {verdict}", verdict)] for row, n, verdict in rows]
+
+
+@pytest.mark.parametrize(("dirty", "told"), [("", "abc"), ("123456", "abc (changed)")])
+def test_the_page_tells_the_code_that_wrote_it_and_whether_that_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dirty: str, told: str) -> None:
+    monkeypatch.setenv("CSN_COMMIT", "abc")
+    monkeypatch.setenv("CSN_DIRTY", dirty)
+    assert f"Written by commit {told} with Python" in "\n".join(head(tmp_path, ["small"]))
 
 
 class Links(HTMLParser):

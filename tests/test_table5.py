@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from conftest import run
+from test_table import line
 
 from csn.collect import Results, collect
 from csn.execute import execute, folder_of
@@ -41,6 +42,12 @@ def test_every_row_tells_its_protocol_its_cost_and_what_is_published() -> None:
     assert {77.8, 79.2, 82.5, 82.6, 49.3, 94.708, 68.1} <= values
     assert {row.under(PAPER).data.kind for row in ROWS} == {"kinetics400", "sports1m", "something-v1", "ucf101", "hmdb51", "dfdc"}
     assert all(one.source and not one.recalled for row in ROWS for one in row.published)
+
+
+def test_ours_is_of_the_metric_that_the_set_is_scored_by() -> None:
+    found = [line("ir-ig65m", 0, 82.0, auc="12"), line("dfdc", 0, 91.0, auc="68.5")]
+    numbers, _ = benchmarks(Results(table5_benchmarks.TABLE, PAPER, found), ROWS)
+    assert {row[0]: row[-1] for row in numbers.rows if row[-1]} == {"ir-ig65m": "82.0", "dfdc": "68.5"}
 
 
 def test_the_terminal_shows_sources_and_the_cost_of_a_view(tmp_path: Path) -> None:
