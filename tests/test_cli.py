@@ -284,6 +284,10 @@ def test_table1_needs_no_training(tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
     table = (tmp_path / "results" / "paper" / "table1_architectures.csv").read_text().splitlines()
     assert len(table) == 15 and table[0].startswith("table,row,scale,block,depth")
+    first = dict(zip(table[0].split(","), table[1].split(","), strict=True))
+    norms = 64 + 4 * (64 + 128 + 256 + 512) + (128 + 256 + 512)  # channels of the stem, of four convolutions a stage, of three projections
+    assert (first["row"], first["gmacs"], first["params_m"], first["interactions_g"]) == ("simple-18", "22.472630", "33.361472", "0.267739")
+    assert float(first["params_all_m"]) == pytest.approx(33.361472 + (2 * norms + 400) / 1e6, abs=1e-9)  # and the classifier's biases
     plan = run("experiments/table1_architectures.py", "--plan", "--home", tmp_path)
     assert plan.returncode == 0 and "no training" in plan.stdout
     small = run("experiments/table1_architectures.py", "--scale", "small", "--only", "simple-18", "--home", tmp_path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 from math import comb
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from torch import nn
 
 import csn
 from csn.provenance import REPOSITORY
-from csn.table import COSTS, count_costs, planned_costs
+from csn.recipes import SMALL
+from csn.spec import Run
+from csn.table import COSTS, COUNTS_AT, cost_key, count_costs, planned_costs
 
 sys.path.insert(0, str(REPOSITORY / "experiments"))
 import table1_architectures
@@ -111,6 +115,12 @@ def test_functional_calls_other_ranks_and_transposed_convolutions_count() -> Non
     assert not [line for line in cost.uncounted if "Mixed" not in line]
 
 
+def test_a_grouped_transposed_convolution_by_hand() -> None:
+    """6 filters in 2 groups, each of which connects 3 of the 6 input channels, at 3 x 3 positions of the input."""
+    [layer] = csn.count(nn.ConvTranspose2d(6, 6, 2, stride=2, groups=2, bias=False), (6, 3, 3)).layers
+    assert (layer.params, layer.flops, layer.interactions) == (6 * 3 * 4, 6 * 3 * 4 * 9, 6 * comb(3, 2))
+
+
 def test_frames_folded_into_the_batch_count_once_each() -> None:
     class Frames(nn.Module):
         def __init__(self) -> None:
@@ -153,11 +163,36 @@ def test_a_shape_that_does_not_run_is_one_sentence() -> None:
         csn.count(csn.build(csn.Variant(depth=26, width=8), 3), (4, 8, 32, 32))
 
 
+def test_a_view_is_counted_as_it_is_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of 4 x 4: averaged as a whole, or the classifier as a convolution at each of 3 x 3 windows as large as the map of a training clip."""
+    monkeypatch.setattr("csn.table.COSTS", tmp_path / "costs.json")
+    recipe = replace(SMALL, data=replace(SMALL.data, size=64), test_crop=64)
+    variant = csn.Variant(block="ip", width=16, pool1=False)
+    runs = [Run(variant=variant, recipe=replace(recipe, test_dense=dense), seed=0) for dense in (False, True)]
+    count_costs(runs, view=True)
+    whole, dense = (planned_costs()[cost_key(variant, run.recipe, view=True)] for run in runs)
+    assert recipe.final_map == 2 and dense["flops"] - whole["flops"] == (3 * 3 - 1) * 128 * 32
+    assert dense["interactions"] - whole["interactions"] == 32 * comb(128, 2) and dense["params"] == whole["params"]
+
+
+def test_the_costs_that_came_with_the_code_count_before_those_of_a_home(tmp_path: Path) -> None:
+    """A home keeps copies of them, of an older version perhaps."""
+    run = Run(variant=csn.Variant(block="ip", width=16, pool1=False), recipe=SMALL, seed=0)
+    known, own = planned_costs()[key := cost_key(run.variant, SMALL)], {"params": 7, "flops": 8, "interactions": 9}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "costs.json").write_text(json.dumps({key: own, "own": own}))
+    counted = COUNTS_AT.set(tmp_path)
+    try:
+        assert planned_costs()[key] == known != own == planned_costs()["own"]
+    finally:
+        COUNTS_AT.reset(counted)
+
+
 def test_the_committed_costs_are_those_of_the_real_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """results/costs.json lets --plan answer without torch; those of Table 3 at scales small and smoke are counted again here."""
     import table3_groups
 
-    from csn.recipes import SMALL, SMOKE
+    from csn.recipes import SMOKE
     from csn.table import runs_of
 
     committed = planned_costs()
