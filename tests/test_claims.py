@@ -19,7 +19,7 @@ from test_table import line, lines
 from csn import plots
 from csn.claims import CEILING, UNDEFINED, Claim, Judged, Line, Order, Predicts, Shrinks, judge, signed
 from csn.collect import csv_path, read, read_lines, write_lines
-from csn.ledger import main
+from csn.ledger import main, scales_with_results
 from csn.metrics import interval
 from csn.provenance import REPOSITORY
 from csn.recipes import SMALL, recipe_of
@@ -100,6 +100,21 @@ def test_a_margin_is_what_may_be_lost() -> None:
     judged = verdict_on(of(Order(("a", "b"), margin=2)), lines(**values))
     assert (judged.verdict, judged.decides.part.name) == ("supported", "a over (b - 2)") and judged.decides.difference.mean == pytest.approx(0.9)
     assert verdict_on(of(Order(("a", "b"))), lines(**values)).verdict == "refuted"
+
+
+@pytest.mark.parametrize("metric", ["train_top1", "clip_top1", "video_top1"])
+def test_no_accuracy_can_lie_above_another_at_100(metric: str) -> None:
+    found = [line(row, seed, 50 + seed) | {metric: "100"} for row in ("a", "b") for seed in range(3)]
+    judged = verdict_on(of(Order(("a", "b"), metric=metric)), found)
+    assert (judged.verdict, judged.decides.note) == ("undecided", CEILING)
+
+
+def test_a_missing_seed_is_told_by_the_count_alone() -> None:
+    """What is not defined would be so with every seed there."""
+    decides = verdict_on(CLAIM, lines(a=[50, 51], b=[40, 42, 41])).decides
+    assert (decides.name, decides.n, decides.enough) == ("a over b", "2 of 3", False)
+    none = verdict_on(CLAIM, [], a=(0, 1, 2), b=(0, 1, 2)).decides
+    assert (none.name, none.n, none.enough) == ("a over b", "0 of 3", False)
 
 
 def test_two_networks_that_fit_everything_cannot_be_told_apart() -> None:
@@ -292,6 +307,14 @@ def test_the_ledger_is_printed_and_written(tmp_path: Path, capsys: pytest.Captur
     page = (tmp_path / "results" / "claims.md").read_text()
     assert all(entry["claim"] in page for entry in found)
     assert "Spearman" in page and "supported" in capsys.readouterr().out
+
+
+def test_the_ledger_is_of_the_scales_with_results_but_never_of_smoke(tmp_path: Path) -> None:
+    """Whose accuracies mean nothing."""
+    for scales, found in (((), ["small"]), (("smoke",), ["small"]), (("photo",), ["photo"]), (("small",), ["small", "photo"])):
+        for scale in scales:
+            write_lines(csv_path(table_of("table3_groups"), recipe_of(scale), tmp_path), [])
+        assert scales_with_results(tmp_path) == found
 
 
 def test_a_ledger_of_some_seeds_tells_every_part_and_writes_nothing(tmp_path: Path) -> None:

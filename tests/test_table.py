@@ -105,6 +105,37 @@ def test_learning_curves_are_collected_and_kept_with_their_line(tmp_path: Path) 
     assert read_lines(superseded(curves_path(table, SMOKE, tmp_path)), CURVES) == results.curves
 
 
+def test_what_did_not_change_is_not_written_again(tmp_path: Path) -> None:
+    table = replace(TABLE, curves=True)
+    put(tmp_path, ROWS[0], 0, video_top1=12.5, history=HISTORY)
+    collect(table, SMOKE, tmp_path)
+
+    def files() -> list[tuple[int, int]]:
+        """Which files they are (a new one takes the place of what is written), and when they were written."""
+        found = [path(table, SMOKE, tmp_path).stat() for path in (csv_path, curves_path)]
+        return [(one.st_ino, one.st_mtime_ns) for one in found]
+
+    before = files()
+    collect(table, SMOKE, tmp_path)
+    assert files() == before
+    put(tmp_path, ROWS[1], 0, video_top1=13.5, history=HISTORY)
+    collect(table, SMOKE, tmp_path)
+    assert all(new != old for new, old in zip(files(), before, strict=True))
+
+
+def test_a_line_that_is_set_aside_twice_stands_there_once(tmp_path: Path) -> None:
+    """Its CSV is checked out again, and its row is still gone."""
+    put(tmp_path, ROWS[0], 0, video_top1=12.5)
+    put(tmp_path, ROWS[1], 0, video_top1=13.5)
+    collect(TABLE, SMOKE, tmp_path)
+    path = csv_path(TABLE, SMOKE, tmp_path)
+    committed, other = path.read_bytes(), replace(TABLE, rows=ROWS[1:], claims=())
+    for _ in range(2):
+        path.write_bytes(committed)
+        assert collect(other, SMOKE, tmp_path)[0].superseded == 1
+    assert [one["row"] for one in read_lines(superseded(path))] == ["a"]
+
+
 def test_a_run_that_ended_well_once_keeps_its_line_when_it_is_killed_the_next_time(tmp_path: Path) -> None:
     put(tmp_path, ROWS[0], 0, video_top1=12.5)
     put(tmp_path, ROWS[1], 0, error="killed by signal 9", retry=True)
@@ -143,6 +174,17 @@ def test_curves_are_taken_over_with_the_lines_of_shared_runs(tmp_path: Path) -> 
     found = collect(own, SMOKE, tmp_path)[0]
     assert [one["table"] for one in (*found.lines, *found.curves)] == ["table7_mine"] * 3 and [one["loss"] for one in found.curves] == ["4.40000", "4.20000"]
     assert collect(own, SMOKE, tmp_path)[0].curves == found.curves == read(own, SMOKE, tmp_path).curves
+
+
+def test_a_table_s_own_curve_counts_before_that_of_another_table(tmp_path: Path) -> None:
+    """The same run, made twice: each table keeps the curve that it has a line for."""
+    first = table4_regularization.TABLE
+    own = replace(first, name="table7_mine", rows=first.rows[:1], claims=())
+    for table, loss in ((first, 4.4), (own, 3.3)):
+        put(tmp_path, first.rows[0], 0, video_top1=12.5, history=[HISTORY[0] | {"loss": loss}])
+        collect(table, SMOKE, tmp_path)
+        shutil.rmtree(tmp_path / "runs")
+    assert [[one["loss"] for one in collect(table, SMOKE, tmp_path)[0].curves] for table in (first, own)] == [["4.40000"], ["3.30000"]]
 
 
 def test_tables_are_told_by_their_whole_number() -> None:
@@ -372,6 +414,15 @@ def test_the_paper_s_costs_stand_beside_the_counted_ones() -> None:
     assert len(sheet.rows) == 12
     for _, *cells in sheet.rows:
         assert cells[::2] == cells[1::2]
+
+
+def test_at_another_scale_each_cost_stands_under_its_name() -> None:
+    """As in the lines of runs, which count for themselves."""
+    sheet = complexity("costs", table2_interactions.TABLE.rows, SMALL)
+    told = {row[0]: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
+    for one in (found[0] for row in table2_interactions.TABLE.rows if (found := read(table2_interactions.TABLE, SMALL).of(row.label))):
+        costs = [float(told[one["row"]][name]) for name in ("GMACs", "M par", "G inter")]
+        assert costs == pytest.approx([float(one["gmacs"]), float(one["params_m"]), float(one["interactions_m"]) / 1e3], rel=1e-3)
 
 
 def test_tables_share_their_runs() -> None:
