@@ -64,6 +64,18 @@ def test_settings_of_the_released_code() -> None:
     assert conv.std().item() == pytest.approx((2 / (64 * 3 * 7 * 7)) ** 0.5, rel=0.02)  # fan-out
 
 
+def test_weights_start_as_the_released_code_fills_them() -> None:
+    """Convolutions: normal, of variance 2 / (C_out k^3), in groups too; the classifier: uniform in +-sqrt(6 / (C_in + K)), its biases 0."""
+    torch.manual_seed(0)
+    net = csn.build(csn.Variant(block="ip", depth=50, width=16), 101)
+    weights = [p.detach() for name, p in net.named_parameters() if p.ndim == 5 and p.numel() >= 1000]
+    assert len(weights) == 58 and {w.shape[1] == 1 for w in weights} == {w.shape[0] < w.shape[1] for w in weights} == {True, False}
+    for weight in weights:
+        assert weight.std().item() == pytest.approx((2 / (weight.shape[0] * weight[0, 0].numel())) ** 0.5, rel=0.08)
+    ends = (6 / (512 + 101)) ** 0.5
+    assert 0.99 * ends < net.head.fc.weight.abs().max().item() <= ends and not net.head.fc.bias.any()
+
+
 def test_the_interior_relu_of_ip_is_a_field() -> None:
     body = csn.build(csn.Variant(block="ip", depth=26, width=8), 3).stages[0][0].body
     assert [box.relu for box in body] == [True, False, True, False]
@@ -116,6 +128,10 @@ def test_the_dense_head_is_the_head_at_every_window() -> None:
     net.head.window = 3
     with pytest.raises(UserError, match=r"`window` \(=3\) is larger"):
         net(x)
+    net.head.window = 2
+    for part in (x[..., :32], x[..., :32, :]):  # too narrow, too low
+        with pytest.raises(UserError, match=r"`window` \(=2\) is larger than the final map \((2x1|1x2)\)"):
+            net(part)
 
 
 def test_build_refuses_wrong_numbers() -> None:

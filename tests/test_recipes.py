@@ -43,6 +43,18 @@ def test_values_of_the_released_scripts() -> None:
     assert SPORTS1M.data.classes == 487 and SOMETHING_V1.data.classes == 174
 
 
+def test_colours_are_normalised_as_by_torchvision_s_video_networks() -> None:
+    from torchvision.models.video import R3D_18_Weights
+
+    theirs = R3D_18_Weights.KINETICS400_V1.transforms()
+    assert all((recipe.mean, recipe.std) == (tuple(theirs.mean), tuple(theirs.std)) for recipe in PUBLIC)
+
+
+def test_a_clip_of_something_something_lies_within_its_video() -> None:
+    """About 4 seconds of 12 pictures."""
+    assert (SOMETHING_V1.frames - 1) * SOMETHING_V1.stride + 1 <= 4 * 12
+
+
 def test_every_field_that_a_recipe_sets_says_where_it_comes_from() -> None:
     """A comment beside each value of the public recipes, or above the recipe for what follows from its name."""
     source = (REPOSITORY / "csn/recipes.py").read_text()

@@ -36,6 +36,7 @@ def test_a_wrong_variant_is_refused_with_name_value_and_rule(fields: dict, sente
         ({"crop": 16}, r"`crop` \(=16\) must be at least 32"),
         ({"micro_batch": 5}, r"`micro_batch` \(=5\) must divide `batch`"),
         ({"warmup": 30}, r"`warmup` \(=30\) must lie below"),
+        ({"warmup": -1}, r"`warmup` \(=-1\)"),
         ({"clips_per_epoch": 100}, "must be a multiple of `batch`"),
         ({"test_crops": 2}, "`test_crops`"),
         ({"stride": 0}, "`stride`"),
@@ -52,10 +53,13 @@ def test_a_wrong_variant_is_refused_with_name_value_and_rule(fields: dict, sente
         ({"lr": 0.0}, r"`lr` \(=0.0\) must be above 0 and finite"),
         ({"lr": float("nan")}, "`lr`"),
         ({"momentum": 1.0}, "`momentum`"),
+        ({"momentum": -0.1}, r"`momentum` \(=-0.1\) must be at least 0 and below 1"),
         ({"weight_decay": -1e-4}, "`weight_decay`"),
         ({"std": (0.2, 0.0, 0.2)}, "`std`"),
         ({"precision": "fp16"}, r"`precision` \(=fp16\) must be fp32 or bf16"),
         ({"fps": 30.0}, r"`fps` \(=30.0\) belongs to sets of real video only"),
+        ({"fps": 0.0, "data": VideoSet(kind="ucf101")}, r"`fps` \(=0.0\) must be above 0 and finite, or None"),
+        ({"fps": -30.0, "data": VideoSet(kind="ucf101")}, r"`fps` \(=-30.0\) must be above 0"),
         ({"mirror": True}, r"`mirror` \(=True\) must be False for moving-digits, whose classes tell left from right"),
         ({"mirror": True, "data": VideoSet(kind="something-v2")}, "must be False for something-v2"),
     ],
@@ -78,7 +82,14 @@ def test_wrong_data_is_refused() -> None:
         VideoSet(kind="ucf101", fold=4)
     with pytest.raises(UserError, match=r"`classes` \(=0\) must be at least 1"):
         VideoSet(kind="folder")
-    assert VideoSet(kind="ucf101").classes == 101
+    with pytest.raises(UserError, match=r"`classes` \(=100\) must be 101 for ucf101"):
+        VideoSet(kind="ucf101", classes=100)
+    assert VideoSet(kind="ucf101").classes == VideoSet(kind="ucf101", classes=101).classes == 101
+
+
+def test_a_seed_below_0_is_refused() -> None:
+    with pytest.raises(UserError, match=r"`seed` \(=-1\) must be at least 0"):
+        Run(variant=Variant(), recipe=SMALL, seed=-1)
 
 
 @pytest.mark.parametrize("recipe", SCALES.values(), ids=lambda r: r.scale)
