@@ -180,7 +180,7 @@ def test_group_sizes_stand_above_their_ticks() -> None:
     assert list(ticks.values()) == ["1", "2", "8", "depthwise"]
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     for family, (one, ends) in zip(labels, bars(ax, 1), strict=True):
-        assert all(abs(x - round(x)) < 0.1 for x in one.get_xdata())
+        assert all(abs(x - round(x)) < 0.1 for x in one.get_xdata()) and sorted(one.get_xdata()) == list(one.get_xdata())  # the line never turns back
         assert {ticks[round(x)]: own for x, own in zip(one.get_xdata(), ends, strict=True)} == {
             tick: pytest.approx(mean_and_ends(tops[family, tick])) for tick in kinds
         }  # fmt: skip

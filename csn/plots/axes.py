@@ -137,7 +137,7 @@ def group_curves(data: pd.DataFrame, ax: Axes) -> Axes:
     sizes = sorted({int(groups) for groups, kind in zip(data.groups, data.kind, strict=True) if kind == "full" or (kind[0] == "G" and kind[1:].isdigit())})
     places = {("full" if size == 1 else f"G{size}"): i for i, size in enumerate(sizes)} | {"D": len(sizes)}
     for step, (family, part) in enumerate(data.groupby("family", sort=False)):
-        part = part[part.kind.isin(places)]
+        part = part[part.kind.isin(places)].sort_values("kind", key=lambda kinds: kinds.map(places))
         x = [places[kind] + 0.08 * (step - 0.5) for kind in part.kind]
         style, colour = "os"[step] + ("-", "--")[step], PALETTE[FAMILIES[str(family)]]
         ax.errorbar(x, part["mean"], yerr=part["half"], fmt=style, color=colour, capsize=3, lw=1.4, label=str(family))
