@@ -127,6 +127,10 @@ def test_videos_without_the_frame_rate_of_the_recipe(tmp_path: Path) -> None:
         load(recipe, tmp_path, "train")
     assert load(recipe, tmp_path, "test").unreadable == ("test/up/pictures",)
     assert load(replace(recipe, fps=None), tmp_path, "train").unreadable == ()
+    (root / "test/up/pictures").rename(root / "pictures")
+    (root / "test/up/07.mp4").write_bytes(b"<html>")
+    scan(root, listing(root))
+    assert load(recipe, tmp_path, "test").unreadable == ("test/up/07.mp4",)  # what cannot be read is told once, not as without a rate, too
 
 
 def test_clip_by_clip_gives_the_views_of_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +191,14 @@ def test_the_index_of_a_shared_set_lies_beside_a_link_to_it(tmp_path: Path) -> N
     assert loader.TestVideos(splits["test"], recipe, loader.reader_of(recipe, own, splits))[0][2]
 
 
+def test_training_clips_have_every_size_between_the_two_of_the_recipe() -> None:
+    """A ramp of 2 levels a pixel in frames of 48 x 96: with the short side s it is 96 / s."""
+    film = np.broadcast_to((20 + 2 * np.arange(96))[:, None], (9, 48, 96, 3)).astype(np.uint8)
+    clips = TrainClips(Split((Sample(Path("a"), (0,), "a"),), ("a", "b")), replace(RECIPE, mirror=False, clips_per_epoch=128), 0, Reader({"a": film}))
+    slopes = [np.polyfit(range(32), clips[0, position][0][0, 0, :, 0], 1)[0] for position in range(128)]
+    assert {round(96 / slope) for slope in slopes} == set(range(36, 45))
+
+
 def test_long_lists_of_losses_are_told_short() -> None:
     split = Split((Sample(Path("a"), (0,), "a"),), ("x",), tuple(map(str, range(9))))
     assert split.told("test") == ["test: 1 videos of 1 classes, 9 missing, 0 damaged, 0 cut short", "warning: test: missing: 0, 1, 2, 3, 4 and 4 more"]
@@ -200,8 +212,11 @@ def test_every_video_is_seen_at_the_frame_rate_of_the_recipe(tmp_path: Path) -> 
     centre = [torch.tensor([start + step for step in steps]) * 37 % 256 for start, steps in ((23, (0, 4, 8, 12)), (11, (0, 2, 4, 6)))]
     for shade, expected in zip(shades, centre, strict=True):
         assert (shade - expected).abs().max() < 12
-    clip, *_ = TrainClips(Split((Sample(fast, (0,), "fast"),), ("a", "b")), recipe, 0, Reader())[0, 0]
-    assert clip.shape[0] == 4
+    clips = TrainClips(Split((Sample(fast, (0,), "fast"),), ("a", "b")), replace(recipe, resize=(32, 32), mirror=False), 0, Reader())
+    for position in range(4):
+        shade = clips[0, position][0][:, :4].float().mean((1, 2, 3))
+        off = shade - shade[0] - 37 * torch.tensor([0, 4, 8, 12])  # every fourth frame, from wherever the clip begins
+        assert ((off + 128) % 256 - 128).abs().max() < 12
     pictures = write_folder(tmp_path / "pictures", frames=9)
     split = Split((Sample(pictures, (0,), "pictures"),), ("a", "b"))
     assert loader.TestVideos(split, recipe, Reader())[0][2] is False  # no frame rate: like a damaged one, and too many of them stop the run

@@ -103,6 +103,14 @@ def test_training_clips_are_scaled_cropped_and_mirrored() -> None:
     assert sizes == {24, 25, 26} and 70 < mirrored < 130 and len(places) > 20
 
 
+def test_a_mirror_is_a_coin() -> None:
+    """1000 of 2000 clips, give or take four and a half standard deviations."""
+    frames = np.zeros((1, 4, 4, 3), np.uint8)
+    frames[:, :, 0] = 255
+    mirrored = sum(int(augment(frames, 4, None, True, np.random.default_rng(seed))[0, 0, -1, 0] == 255) for seed in range(2000))
+    assert 900 < mirrored < 1100
+
+
 def locate(frames: np.ndarray, clip: np.ndarray) -> tuple[int, int, int, bool]:
     """Short side, top, left and mirroring that give the clip; fails where none does."""
     for short in (24, 25, 26):
