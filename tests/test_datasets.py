@@ -132,6 +132,13 @@ def test_sports1m(tmp_path: Path) -> None:
         sets.load(VideoSet(kind="sports1m"), root, "test")
 
 
+def test_sports1m_a_video_on_several_lines_has_all_their_labels(tmp_path: Path) -> None:
+    root = sports_root(tmp_path)
+    lines = ("https://www.youtube.com/watch?v=ccc 486", "https://www.youtube.com/watch?v=bbb 7", "http://www.youtube.com/watch?v=ccc&t=3 5,9")
+    (root / "original/test_partition.txt").write_text("\n".join(lines) + "\n")
+    assert by_video(sets.load(VideoSet(kind="sports1m"), root, "test")) == {"ccc": (5, 9, 486), "bbb": (7,)}
+
+
 def test_sports1m_in_gzip_and_its_cross_validation(tmp_path: Path) -> None:
     root = sports_root(tmp_path)
     (root / "labels.txt.gz").write_bytes(gzip.compress((root / "labels.txt").read_bytes()))

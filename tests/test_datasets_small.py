@@ -33,6 +33,16 @@ def test_ucf101(tmp_path: Path) -> None:
     assert train.fingerprint != second.fingerprint == sets.load(VideoSet(kind="ucf101", fold=2), root, "test").fingerprint
 
 
+def test_ucf101_from_a_disk_without_case(tmp_path: Path) -> None:
+    """The list writes HandstandPushups/v_HandStandPushups_g08_c01.avi: a copy may have either spelling, or none."""
+    root = ucf_root(tmp_path)
+    (root / "UCF-101/HandstandPushups/v_HandStandPushups_g08_c01.avi").unlink()
+    put(root, "UCF-101/handstandpushups/v_handstandpushups_g08_c01.avi")
+    train = sets.load(VideoSet(kind="ucf101"), root, "train")
+    assert by_video(train)["v_HandStandPushups_g08_c01"] == (UCF.index("HandstandPushups"),) and train.missing == ("Act000/v_gone.avi",)
+    assert {sample.path.name for sample in train.samples} == {"v_handstandpushups_g08_c01.avi", "v_HammerThrow_g08_c01.avi"}
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [

@@ -94,6 +94,24 @@ def test_lists_of_other_tools(tmp_path: Path, content: str, labels: dict[str, tu
     assert by_video(sets.load(VideoSet(kind="folder", classes=count), tmp_path, "train")) == labels
 
 
+def test_a_class_of_which_a_video_has_it_as_a_further_label_is_not_empty(tmp_path: Path) -> None:
+    put(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "train.txt").write_text("a.mp4 0 2 4\nb.mp4 2\n")
+    assert sets.load(VideoSet(kind="folder", classes=5), tmp_path, "train").empty == ("1", "3")
+
+
+def test_other_labels_or_class_names_are_another_set(tmp_path: Path) -> None:
+    """By its fingerprint a run knows that its videos are still those it began with; how the root is called tells nothing."""
+    seen = []
+    for name, rows, classes in (("a", "a.mp4 0\nb.mp4 1\n", "x\ny\n"), ("b", "a.mp4 1\nb.mp4 0\n", "x\ny\n"), ("c", "a.mp4 0\nb.mp4 1\n", "y\nx\n")):
+        for root in (tmp_path / name, tmp_path / "again" / name):
+            put(root, "a.mp4", "b.mp4")
+            (root / "train.txt").write_text(rows)
+            (root / "classes.txt").write_text(classes)
+            seen.append(sets.load(VideoSet(kind="folder", classes=2), root, "train").fingerprint)
+    assert seen[::2] == seen[1::2] and len(set(seen)) == 3
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
