@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 from made_videos import picture_file, write
+from numpy.typing import NDArray
 
-from csn.data import Split
+from csn.data import Split, moving_digits
+from csn.spec import MovingDigits
 
 TRAIN, TEST = 3, 2  # videos of a split that `real` makes, where a set lets it choose
 
@@ -191,3 +195,17 @@ def fill(path: Path, k: int, clips: Path | None) -> None:
         picture_file(path, frame) if clips is None else path.write_bytes((clips / f"frames_ssv1_like/{k % 3 + 1}/{frame:05d}.jpg").read_bytes())
     else:
         write(path, 6, (40, 56), codec=CODECS[suffix])
+
+
+# A built-in set one film of which comes out otherwise once
+
+FICKLE = 3
+
+
+def fickle(spec: MovingDigits, split: str, index: int) -> NDArray[np.uint8]:
+    """Draws as MovingDigits, but the first time another film in place of training video FICKLE, as the encoder's other answer would be."""
+    flag, frames = Path(os.environ["CSN_TEST_FLAG"]), moving_digits.draw(spec, split, index)
+    if (split, index) != ("train", FICKLE) or flag.exists():
+        return frames
+    flag.touch()
+    return 255 - frames

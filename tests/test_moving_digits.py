@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_sets import FICKLE, fickle
 
 from csn.data import moving_digits as md
 from csn.data.embedded import processes
@@ -185,6 +187,15 @@ def test_a_film_that_came_out_otherwise_is_made_again_until_two_agree(folder: Pa
         assert md.SET.settle(SPEC, tmp_path, job, seen) == (len(good), sha)
         assert (tmp_path / name).read_bytes() == good and sha in seen
     assert sha in (in_a_new_process(job) for _ in range(3))  # the other answer is as rare here
+
+
+def test_a_film_that_came_out_otherwise_is_found_when_a_set_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = MovingDigits(train=16, test=16, frames=4, digits=2)
+    monkeypatch.setenv("CSN_TEST_FLAG", str(tmp_path / "flag"))
+    made = replace(md.SETS[16], draw=fickle).make(spec, tmp_path)
+    path = made / md.SETS[16].relative("train", FICKLE)
+    assert (tmp_path / "flag").exists() and np.abs(read_frames(path, range(4)).astype(float) - md.draw(spec, "train", FICKLE)).mean() < 5
+    assert md.read_manifest(made)[md.SETS[16].relative("train", FICKLE)] == (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def in_a_new_process(job: tuple[str, int]) -> str:

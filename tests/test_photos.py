@@ -154,6 +154,34 @@ def test_brightness_and_colour_tell_little_of_the_class() -> None:
     assert (means.mean(1).var(0) < 0.15 * means.reshape(-1, 3).var(0)).all()
 
 
+def test_few_videos_show_nothing() -> None:
+    """A sky or a wall tells no motion: of videos from the first place that comes 15 in 100 would vary by less than 8 levels."""
+    spec = Photos(train=80, test=80, frames=2, noise=0)
+    spread = np.array([draw(spec, split, index).astype(float).mean(3)[0].std() for split in SPLITS for index in range(160)])
+    assert (spread < 8).mean() < 0.05
+
+
+def test_contrast_and_tint_tell_nothing_of_the_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stripes 50 levels apart in place of every photograph: videos have 0.7 to 1.3 times that contrast, their colours a tenth more or less."""
+
+    def stripes(name: str) -> NDArray[np.uint8]:
+        return np.broadcast_to(100 + 50 * (np.arange(1000) // 12 % 2), (600, 1000)).astype(np.uint8)
+
+    monkeypatch.setattr(photos, "picture", stripes)
+    spec = Photos(train=80, test=80, frames=2, noise=0)
+    gain = np.array([np.ptp(draw(spec, "train", index).astype(float), (0, 1, 2)) for index in range(160)]) / 50  # (videos, colours)
+    low, middle, high = np.quantile(gain.mean(1), [0.1, 0.5, 0.9])
+    assert 0.68 < low < 0.8 and 0.95 < middle < 1.05 and 1.2 < high < 1.32
+    assert 0.05 < (gain.std(1) / gain.mean(1)).mean() < 0.1
+
+
+def test_noise_is_as_loud_as_the_recipe_says_and_new_in_every_frame() -> None:
+    spec = Photos(train=80, test=80, frames=2, noise=20)
+    noise = np.array([draw(spec, "train", index).astype(float) - draw(replace(spec, noise=0), "train", index) for index in range(40)])
+    assert 19.5 < np.median(noise.std((1, 2, 3, 4))) < 20.5  # less where frames are black or white
+    assert abs(np.corrcoef(noise[:, 0].ravel(), noise[:, 1].ravel())[0, 1]) < 0.01
+
+
 def test_every_video_is_drawn_from_its_own_seed() -> None:
     assert (draw(SPEC, "train", 3) == draw(SPEC, "train", 3)).all()
     for other in (draw(SPEC, "train", 83), draw(SPEC, "test", 3), draw(replace(SPEC, seed=1), "train", 3)):
