@@ -93,6 +93,13 @@ def test_scan_goes_on_where_it_stopped(root: Path) -> None:
     assert list(read_index(root).entries) == sorted(listing(root))
 
 
+def test_what_was_checked_is_on_disk_before_the_next_file_is(root: Path) -> None:
+    """However a scan of days ends, no answer it has told is lost."""
+    seen: list[tuple[int, int]] = []
+    scan(root, listing(root), progress=lambda done, *_: seen.append((done, len(read_index(root).entries))))
+    assert seen == [(k, k) for k in range(5)]
+
+
 def test_a_full_scan_checks_again_what_a_quick_one_saw(tmp_path: Path) -> None:
     """A quick scan lists packets and sees no damage."""
     path = write(tmp_path / "a.mp4", **X264)

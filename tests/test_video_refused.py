@@ -8,6 +8,7 @@ import pickle
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -233,25 +234,41 @@ def test_a_pause_does_not_make_a_film_slow(at: int, ending: str, tmp_path: Path)
     assert probe(path).fps == pytest.approx(25, rel=0.02) and probe(path).frames == 24
 
 
-def test_sound_that_outlasts_the_pictures_is_no_early_end(tmp_path: Path) -> None:
-    path = tmp_path / "a.mp4"
+def with_sound(path: Path, frames: int, seconds: float, codecs: tuple[str, str]) -> Path:
+    """Write a video of `frames` pictures, 25 a second, beside so many seconds of silence. codecs: of the pictures, of the sound."""
     with av.open(str(path), "w") as out:
-        pictures, sound = out.add_stream("libx264", rate=25), out.add_stream("aac", rate=8000)
+        pictures: Any = out.add_stream(codecs[0], rate=25)
+        sound: Any = out.add_stream(codecs[1], rate=16000)
         pictures.height, pictures.width, pictures.pix_fmt = 64, 96, "yuv420p"
-        for i in range(50):
+        for i in range(frames):
             frame = av.VideoFrame.from_ndarray(picture(i, 64, 96), format="rgb24")
             frame.pts = i
             out.mux(pictures.encode(frame))
         out.mux(pictures.encode())
-        for i in range(80):  # ten seconds
+        for i in range(round(seconds * 16000 / 1024)):
             silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-            silence.rate, silence.pts = 8000, 1024 * i
+            silence.rate, silence.pts = 16000, 1024 * i
             out.mux(sound.encode(silence))
         out.mux(sound.encode())
+    return path
+
+
+def test_sound_that_outlasts_the_pictures_is_no_early_end(tmp_path: Path) -> None:
+    path = with_sound(tmp_path / "a.mp4", 50, 10, ("libx264", "aac"))
     with av.open(str(path)) as container:
         assert container.duration > 9e6
     plan = probe(path)
     assert (plan.damage, plan.frames) == ("", 50)
+
+
+def test_a_film_with_sound_that_ends_early_is_named_by_its_frames(tmp_path: Path) -> None:
+    """As an AVI of UCF101 whose copy broke off: what is left of the sound ends with the pictures, the header still has their number."""
+    path = with_sound(tmp_path / "a.avi", 100, 4, ("mpeg4", "mp2"))
+    assert (probe(path).damage, probe(path).frames) == ("", 100)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    plan = probe(path)
+    assert 60 < plan.frames < 90 and plan.damage == f"ends early: {plan.frames} of 100 frames"
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".mkv"])

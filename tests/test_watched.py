@@ -217,6 +217,19 @@ class Dying(Dataset[int]):
         os._exit(3)
 
 
+class DyingOnce(Dataset[int]):
+    """Ends its process at the first call for every item, with no video in hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, key: int) -> int:
+        if not (flag := self.folder / str(key)).exists():
+            flag.touch()
+            os._exit(3)
+        return key
+
+
 class Faulty(Dataset[int]):
     def __getitem__(self, key: int) -> int:
         raise RuntimeError("a fault of the program")
@@ -238,3 +251,18 @@ def test_what_no_video_explains_is_not_tried_for_ever() -> None:
     assert made == [0] * (watched.FRUITLESS + 1)
     with pytest.raises(RuntimeError, match="a fault of the program"):
         list(watched.watched(loader_from(Faulty()), 1, [], {}))
+
+
+@pytest.mark.usefixtures("hasty")
+def test_processes_lost_with_batches_between_end_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a run of days more of them die than may die in a row."""
+    monkeypatch.setattr(watched, "FRUITLESS", 1)
+    made = []
+
+    def make(done: int, watch: Watch) -> DataLoader[Any]:
+        made.append(done)
+        # one item ahead: the next one is begun when the one before has arrived
+        return DataLoader(Sent(DyingOnce(tmp_path)), None, sampler=range(done, 3), num_workers=1, prefetch_factor=1, worker_init_fn=watch.enter, timeout=0.2)
+
+    assert list(watched.watched(make, 1, [], {})) == [0, 1, 2]
+    assert made == [0, 0, 1, 2]
