@@ -54,14 +54,17 @@ def test_logits_equal_those_of_the_format(form: str, kind: str, depth: int, tmp_
 
 
 def test_a_network_of_torchvision(tmp_path: Path) -> None:
-    from torchvision.models.video import r3d_18
+    from torchvision.models.video import R3D_18_Weights, r3d_18
 
     torch.manual_seed(0)
     theirs = r3d_18().eval()
     torch.save(theirs.state_dict(), tmp_path / "weights")
     net = csn.load(tmp_path / "weights")
     assert net.variant == csn.Variant(block="simple", depth=18, pool1=False)
-    assert (net.classes[0], net.classes[399], net.input.crop, net.input.frames) == ("abseiling", "zumba", 112, 16)
+    assert (net.classes[0], net.classes[399], net.input.frames) == ("abseiling", "zumba", 16)
+    given, says = read(tmp_path / "weights")[0].input, R3D_18_Weights.KINETICS400_V1.transforms()
+    assert ([given.crop, given.crop], given.short, list(given.mean), list(given.std)) == (says.crop_size, says.resize_size[0], says.mean, says.std)
+    assert given.fps == 15 * given.stride  # its documentation: 16 frames at 15 a second
     x = torch.randn(1, 3, 8, 32, 32)
     with torch.no_grad():
         assert difference(net(x), theirs(x)) < 1e-4
@@ -101,6 +104,27 @@ def test_the_window_head_averages_the_logits_of_all_windows() -> None:
     net.head = head
     with pytest.raises(UserError, match="head, WindowHead, has no dense form"):
         csn.fully_convolutional(net)
+
+
+CAFFE2 = ([110.201, 100.64, 95.9966], [58.1489, 56.4701, 55.3324])  # caffe2/video/video_input_op.h, of values 0..255
+KINETICS = ([0.43216, 0.394666, 0.37645], [0.22803, 0.22145, 0.216989])  # VMZ pt/vmz/func/test.py
+SEEN = {  # frames, of how many one, crop, short side, frames a second (None: as they come), mean, std
+    ("vmz", "ip"): (32, 2, 224, 256, 30, KINETICS),  # test.py takes every frame of a film at 15 a second
+    ("caffe2", "ir"): (32, 2, 224, 256, None, CAFFE2),  # VMZ c2/scripts/test_irCSN_152_kinetics.sh: a short side of 256
+    ("caffe2", "simple"): (32, 2, 112, 128, None, CAFFE2),  # VMZ c2/tools/train_net.py: the defaults of crop_size and scale_h
+    ("mmaction2", "ip"): (32, 2, 224, 256, None, KINETICS),  # configs/recognition/csn, val_pipeline
+    ("pytorchvideo", "ir"): (32, 2, 224, 256, None, ([0.45] * 3, [0.225] * 3)),  # as SlowFast, slowfast/config/defaults.py
+}
+
+
+@pytest.mark.parametrize(("form", "kind"), SEEN)
+def test_a_network_sees_videos_as_its_makers_show_them(form: str, kind: str, tmp_path: Path) -> None:
+    """What no file tells, and what answers depend on."""
+    given = read(Foreign(form, kind, 18 if kind == "simple" else 50, width=4).save(tmp_path / "weights"))[0].input
+    *clip, (mean, std) = SEEN[form, kind]
+    assert [given.frames, given.stride, given.crop, given.short, given.fps] == clip
+    scale = 255 if form == "caffe2" else 1
+    assert [scale * value for value in given.mean] == pytest.approx(mean) and [scale * value for value in given.std] == pytest.approx(std)
 
 
 def test_input_statistics_follow_the_format(tmp_path: Path) -> None:
@@ -237,6 +261,7 @@ def test_odd_headers_are_refused_in_a_sentence_or_read_as_silent(tmp_path: Path)
     safetensors.torch.save_file(state, tmp_path / "eps.safetensors", {"csn": json.dumps(told)})
     with pytest.raises(UserError, match="its header is damaged or of another version"):
         load(tmp_path / "eps.safetensors")
+    assert statistics_in({"config": "mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3]"}) == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))  # of values 0..1 as they are
     for text in ("mean=[1..2, 3, 4], std=[1, 1, 1]", "mean=[0.4, 0.4, 0.4], std=[0, 0, 0]"):
         assert statistics_in({"config": text}) is None
 
