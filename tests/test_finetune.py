@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import refused, run
+from foreign import Foreign
+from made_sets import real
 from made_videos import write, write_folder
 from small_checkpoint import small_checkpoint
 from torch import nn
 
 import csn
 from csn.checkpoints import network
+from csn.checkpoints.facts import of_run
+from csn.checkpoints.formats import STATISTICS
 from csn.checkpoints.network import start
 from csn.checkpoints.reading import read
 from csn.collect import read_lines
@@ -27,7 +31,7 @@ from csn.evaluate import evaluate
 from csn.execute import execute, folder_of
 from csn.finetune import table_of
 from csn.recipes import SMOKE
-from csn.spec import Run, UserError, Variant
+from csn.spec import Run, UserError, Variant, VideoSet
 from csn.train import Place, Stopped, train
 
 VARIANT = Variant(block="ip", depth=26, width=8)
@@ -108,8 +112,26 @@ def test_a_run_of_no_steps_needs_the_classes_of_the_file(file: Path) -> None:
 def test_another_network_or_other_statistics_are_refused(file: Path) -> None:
     with pytest.raises(UserError, match=r"`pretrained` \(=small\.safetensors\) is Variant.*'ip'.*the run's network .*'bottleneck-D'"):
         start(csn.build(replace(VARIANT, block="bottleneck-D"), 3), file, TUNE, ("a",))
-    with pytest.raises(UserError, match=r"`std` \(=\(0\.2, 0\.2, 0\.2\)\) of the recipe must be that of `pretrained`"):
-        start(csn.build(VARIANT, 3), file, replace(TUNE, std=(0.2, 0.2, 0.2)), ("a",))
+    grey = (0.2, 0.2, 0.2)
+    for name, recipe in (("mean", replace(TUNE, mean=grey)), ("std", replace(TUNE, std=grey))):
+        with pytest.raises(UserError, match=rf"`{name}` \(=\(0\.2, 0\.2, 0\.2\)\) of the recipe must be that of `pretrained`"):
+            start(csn.build(VARIANT, 3), file, recipe, ("a",))
+
+
+def test_the_epsilon_of_batch_norm_goes_from_file_to_network_to_file(tmp_path: Path) -> None:
+    """torchvision's is 1e-5, ours 1e-3, and its variances are small enough to tell: another epsilon is another network."""
+    theirs = Foreign("vmz", "simple", 18, classes=3)
+    file = theirs.save(tmp_path / "r3d_18.pth")
+    variant = Variant(block="simple", depth=18, width=8, pool1=False)
+    recipe = replace(TUNE, frames=8, stride=1, mean=STATISTICS["kinetics"][0], std=STATISTICS["kinetics"][1])
+    net = csn.build(variant, 3)
+    start(net, file, recipe, ("left", "right", "up"))
+    network.write(tmp_path / "weights.safetensors", of_run(Run(variant=variant, recipe=recipe, seed=0), ("left", "right", "up"), net), net.state_dict())
+    x = torch.randn(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, other = theirs(x, 1e-5, pool=False), theirs(x, 1e-3, pool=False)
+        for found in (net.eval()(x), csn.load(tmp_path / "weights.safetensors")(x)):
+            assert (found - expected).abs().max() < 0.01 * (other - expected).abs().max()
 
 
 def test_the_fields_have_rules() -> None:
@@ -150,6 +172,32 @@ def test_the_command_tunes_on_a_folder_of_classes(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(norms(net).values(), norms(before).values(), strict=True))
     assert refused(run(*command, *more, "--fold", "4")).startswith("error: `fold` (=4)")
     assert run(*command, *more, "--seeds", "1", "--submit", "--plan", "--profile", "local").returncode == 0
+
+
+def test_the_recipe_that_follows_from_file_flags_and_videos(tmp_path: Path) -> None:
+    """Five videos in steps of two are four clips an epoch; the short side from that of the file to a quarter more, as 256 to 320; lr 0.0001 a GPU of 4."""
+    (tmp_path / "checkpoints").mkdir()
+    small_checkpoint(tmp_path / "checkpoints" / "net.safetensors")
+    for i in range(5):
+        write(tmp_path / "folder" / "train" / ("up", "down")[i % 2] / f"{i}.mp4", 6, (40, 56))
+    scan(tmp_path / "folder", listing(tmp_path / "folder"))
+    command = ["net.safetensors", "--kind", "folder", "--data", str(tmp_path), "--batch", "2", "--micro-batch", "1"]
+    (row,) = table_of(command)[0].rows
+    assert row.recipe is not None and row.variant == VARIANT and row.recipe.data == VideoSet(kind="folder", classes=2)
+    found = (row.recipe.clips_per_epoch, row.recipe.epochs, row.recipe.resize, row.recipe.crop, row.recipe.test_crop, row.recipe.mirror, row.recipe.freeze_bn)
+    assert found == (4, 8, (40, 50), 32, 32, True, False) and row.recipe.lr == pytest.approx(0.0001 / 4 * 2)
+    (other,) = table_of([*command[:-4], "--batch", "8", "--no-mirror", "--freeze-bn", "--lr", "0.3"])[0].rows
+    assert other.recipe is not None and not other.recipe.mirror and other.recipe.freeze_bn
+    assert (other.recipe.clips_per_epoch, other.recipe.lr) == (8, 0.3)  # fewer videos than clips of a step: some of them twice
+
+
+def test_classes_that_tell_left_from_right_are_not_mirrored(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    small_checkpoint(tmp_path / "checkpoints" / "net.safetensors")
+    root = real("something-v2", tmp_path / "something-v2")
+    scan(root, listing(root))
+    (row,) = table_of(["net.safetensors", "--kind", "something-v2", "--data", str(tmp_path), "--batch", "2", "--micro-batch", "2"])[0].rows
+    assert row.recipe is not None and not row.recipe.mirror
 
 
 def test_pictures_are_taken_as_they_are_whatever_rate_the_file_knows(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from made_videos import write, write_folder
 from small_checkpoint import INPUT, NAMES, small_checkpoint
 
 import csn
+from csn.checkpoints.facts import Input
 from csn.data.video import VideoError, read_frames
 from csn.data.views import crops, uniform
 from csn.predict import Answer, answers, main, protocol, videos_of
@@ -33,14 +34,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_checkpoint(tmp_path_factory.mktemp("net") / "net.safetensors")
 
 
-def expected(net: torch.nn.Module, path: Path, clips: int, number: int) -> np.ndarray:
-    """Probabilities written out: every step by hand."""
-    indices = uniform(24, 4, 2, clips)
+def expected(net: torch.nn.Module, path: Path, clips: int, number: int, indices: Sequence[Sequence[int]] = (), given: Input = INPUT) -> np.ndarray:
+    """Probabilities written out: every step by hand. indices: of the frames of each clip, where they are not those of a video of 24."""
     probs = []
-    for clip in indices:
+    for clip in indices or uniform(24, 4, 2, clips):
         for view in crops(read_frames(path, clip), 32, 40, number):
             x = torch.from_numpy(np.ascontiguousarray(view)).float().permute(3, 0, 1, 2) / 255
-            x = (x - torch.tensor(INPUT.mean).view(3, 1, 1, 1)) / torch.tensor(INPUT.std).view(3, 1, 1, 1)
+            x = (x - torch.tensor(given.mean).view(3, 1, 1, 1)) / torch.tensor(given.std).view(3, 1, 1, 1)
             with torch.no_grad():
                 probs.append(net(x[None]).softmax(1)[0].numpy())
     return np.mean(probs, 0)
@@ -60,6 +60,15 @@ def test_two_lines_of_python(checkpoint: Path, tmp_path: Path) -> None:
         csn.classify(net, video, crops=2)
     with pytest.raises(UserError, match="says nothing of its input"):
         csn.classify(csn.build(csn.Variant(depth=26, width=8), 3), video)
+
+
+def test_a_film_is_seen_at_the_rate_of_the_network_and_pictures_as_they_are(tmp_path: Path) -> None:
+    """Every second frame at 25 a second: every fourth of a film of 50, the middle clip from 5 on. A folder of pictures has no rate."""
+    net = csn.load(small_checkpoint(tmp_path / "net.safetensors", given=replace(INPUT, fps=25.0)))
+    videos = {write(tmp_path / "slow.mp4"): [8, 10, 12, 14], write(tmp_path / "fast.mp4", fps=50): [5, 9, 13, 17]}
+    for video, clip in (videos | {write_folder(tmp_path / "pictures", 24, size=(64, 96)): [8, 10, 12, 14]}).items():
+        told = dict(csn.classify(net, video, clips=1))
+        assert [told[name] for name in NAMES] == pytest.approx(expected(net, video, 1, 1, [clip]).tolist(), abs=1e-5), video
 
 
 def test_files_folders_and_lists(tmp_path: Path) -> None:
@@ -132,6 +141,16 @@ def test_names_of_classes_from_a_file_and_numbers_without_one(tmp_path: Path, ca
     (tmp_path / "names.txt").write_text("eins\nzwei\ndrei\n")
     assert main([*arguments, "--classes", str(tmp_path / "names.txt")]) == 0
     assert sorted(row["name"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))) == ["drei", "eins", "zwei"]
+
+
+def test_the_statistics_asked_for_are_those_that_the_network_is_shown(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video, told = write(tmp_path / "a.mp4"), []
+    for more in ([], ["--statistics", "imagenet"]):
+        assert main([str(video), "--checkpoint", str(checkpoint), "--json", *more]) == 0
+        told.append({one["name"]: one["probability"] for one in json.loads(capsys.readouterr().out)["videos"][0]["classes"]})
+    assert max(abs(told[0][name] - told[1][name]) for name in NAMES) > 1e-3
+    imagenet = replace(INPUT, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # as torchvision's pictures have them
+    assert [told[1][name] for name in NAMES] == pytest.approx(expected(csn.load(checkpoint), video, 3, 1, given=imagenet).tolist(), abs=1e-5)
 
 
 def test_wrong_options_are_one_sentence(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
