@@ -17,6 +17,7 @@ from small_checkpoint import small_checkpoint
 from torch import nn
 
 import csn
+from csn import finetune
 from csn.checkpoints import network
 from csn.checkpoints.facts import of_run
 from csn.checkpoints.formats import STATISTICS
@@ -144,34 +145,40 @@ def test_the_fields_have_rules() -> None:
     assert Run.from_dict(run.to_dict()) == run and run.name != Run(variant=VARIANT, recipe=SMOKE, seed=0).name
 
 
-def test_the_command_tunes_on_a_folder_of_classes(tmp_path: Path) -> None:
+def test_the_command_tunes_on_a_folder_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From a file of three classes to a network of two, by the flags of the table scripts."""
     data, home = tmp_path / "data", tmp_path / "home"
-    command = ("-m", "csn.finetune", "net.safetensors", "--kind", "folder", "--data", data, "--home", home)
-    more = ("--batch", "4", "--micro-batch", "2", "--epochs", "1", "--lr", "0.01", "--freeze-bn", "--no-mirror")
+    command = ["net.safetensors", "--kind", "folder", "--data", str(data), "--home", str(home)]
+    more = ["--batch", "4", "--micro-batch", "2", "--epochs", "1", "--lr", "0.01", "--freeze-bn", "--no-mirror"]
+
+    def why(*arguments: str) -> str:
+        """The one sentence of a refusal."""
+        assert finetune.run(arguments) == 2
+        out, err = capsys.readouterr()
+        assert not out and len(err.splitlines()) == 1 and err.startswith("error: ")
+        return err
+
     (data / "checkpoints").mkdir(parents=True)
-    assert "net.safetensors cannot be read" in refused(run(*command))
+    assert "net.safetensors cannot be read" in why(*command)
     small_checkpoint(data / "checkpoints" / "net.safetensors")
-    assert "has no folder of a class; put the training videos into" in refused(run(*command))
+    assert "has no folder of a class; put the training videos into" in why(*command)
     for split in ("train", "test"):
         for i in range(4):
             write(data / "folder" / split / ("up", "down")[i % 2] / f"{i}.mp4", 12, (40, 56))
-    assert "run `python -m csn.data scan --dataset folder" in refused(run(*command))
-    assert run("-m", "csn.data", "scan", "--dataset", "folder", "--root", data / "folder").returncode == 0
-    assert "must be at least 1" in refused(run(*command, "--batch", "0"))
-    assert "`lr` (=0.0) must be above 0" in refused(run(*command, "--lr", "0"))
+    assert "run `python -m csn.data scan --dataset folder" in why(*command)
+    scan(data / "folder", listing(data / "folder"))
+    assert "must be at least 1" in why(*command, "--batch", "0") and "`lr` (=0.0) must be above 0" in why(*command, "--lr", "0")
+    assert why(*command, *more, "--fold", "4").startswith("error: `fold` (=4)")
+    assert finetune.run([*command, *more, "--plan"]) == 0 and "1 missing" in capsys.readouterr().out
     assert "The following arguments are required: --kind" in refused(run("-m", "csn.finetune", "net.safetensors", "--data", data))
-    plan = run(*command, *more, "--plan")
-    assert plan.returncode == 0 and "1 missing" in plan.stdout, plan.stderr
-    done = run(*command, *more, "--seeds", "1", "--jobs", "1")
+    done = run("-m", "csn.finetune", *command, *more, "--seeds", "1", "--jobs", "1")
     assert done.returncode == 0, done.stderr
     (line,) = read_lines(home / "results" / "paper" / "finetune_folder_net.csv")
     assert (line["row"], line["seed"], line["n_videos"], line["epochs"]) == ("net", "1", "4", "1") and line["video_top1"]
     net, before = csn.load(next(home.glob("runs/*/weights.safetensors"))), csn.load(data / "checkpoints" / "net.safetensors")
     assert net.classes == ("down", "up") and net.input == replace(before.input, crop=32)
     assert all(torch.equal(a, b) for a, b in zip(norms(net).values(), norms(before).values(), strict=True))
-    assert refused(run(*command, *more, "--fold", "4")).startswith("error: `fold` (=4)")
-    assert run(*command, *more, "--seeds", "1", "--submit", "--plan", "--profile", "local").returncode == 0
+    assert finetune.run([*command, *more, "--seeds", "1", "--submit", "--plan", "--profile", "local"]) == 0 and "Nothing is missing" in capsys.readouterr().out
 
 
 def test_the_recipe_that_follows_from_file_flags_and_videos(tmp_path: Path) -> None:
