@@ -30,7 +30,7 @@ torch.cuda.device = nullcontext
 norm_triton.TILE, norm_triton.PROGRAMS = 64, 6  # several tiles of a program, and several programs
 for size, dtype, bound in (
     ((2, 5, 3, 3, 4), torch.float32, 1e-5),
-    ((1, 70, 2, 9, 15), torch.float32, 1e-5),
+    ((1, 70, 2, 3, 13), torch.float32, 1e-5),
     ((2, 64, 3, 2, 5), torch.bfloat16, 2e-2),
     ((2, 16, 3, 2, 5), torch.float16, 2e-3),
     ((1, 3, 1, 1, 2), torch.float32, 1e-3),
