@@ -264,7 +264,7 @@ def test_a_row_of_no_lines_is_empty_and_says_so(tmp_path: Path) -> None:
     write_lines(path, [one for one in read_lines(path) if one["row"] != "simple"])
     results = read(table, SMALL, tmp_path)
     assert set(accuracies(results, table.rows).rows[0]) == {"simple", ""}
-    assert reasons(results, table.rows) == ["simple: seeds 0 1 2 are missing; run them."]
+    assert reasons(results, table.rows) == ["simple: seeds 0 1 2 3 4 5 6 7 8 9 are missing; run them."]
 
 
 def test_seeds_asked_for_are_the_planned_ones_then(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_the_ledger_is_printed_and_written(tmp_path: Path, capsys: pytest.Captur
     assert main(["--home", str(tmp_path)]) == 0
     found = list(csv.DictReader((tmp_path / "results" / "small" / "claims.csv").read_text().splitlines()))
     assert len(found) == sum(not read(table, SMALL).beyond(claim) for table in every_table() for claim in table.claims)
-    assert {entry["scale"] for entry in found} == {"small"} and all(entry["n"] == entry["planned"] in ("3", "15", "20") for entry in found)
+    assert {entry["scale"] for entry in found} == {"small"} and all(entry["n"] == entry["planned"] in ("3", "10", "20") for entry in found)
     assert all(float(entry["low"]) <= float(entry["difference"]) <= float(entry["high"]) for entry in found if entry["unit"] != "GMACs")
     parts = list(csv.DictReader((tmp_path / "results" / "small" / "claims_parts.csv").read_text().splitlines()))
     for entry in found:

@@ -348,8 +348,20 @@ def test_what_is_told_of_schedules_and_sizes_is_that_of_the_files() -> None:
         found[scale] = {label: float(np.mean([own[seed] - accuracy[full][seed] for seed in own])) for label, (full, own) in pairs.items()}
         assert len(found[scale]) == 14
     worst, others = found["small"].pop("bottleneck-DG4"), found["small"].values()
-    assert f"between {-min(others):.1f} points below their full ones and {max(others):.1f} above on digits (but bottleneck-DG4, three" in told
-    assert f"{-worst:.1f} below), and between {-min(found['photo'].values()):.1f} below and {max(found['photo'].values()):.1f} above on photographs" in told
+    assert f"between {-min(others):.1f} points below their full ones and {max(others):.1f} above on digits (but bottleneck-DG4: {-worst:.1f} below)" in told
+    assert f"and between {-min(found['photo'].values()):.1f} below and {max(found['photo'].values()):.1f} above on photographs (three seeds)" in told
+    accuracy = {row.label: tops("table3_groups", "small", row.label) for row in table.rows}
+    apart_by = {label: [difference(accuracy[label], accuracy[full], [seed for seed in accuracy[label] if seed >= first]) for first in (0, 3)]
+                for full in ("simple", "bottleneck", "simple-34", "bottleneck-50") for label in accuracy if label in grouped_of(full)}  # fmt: skip
+    clear = {label: one for label, one in apart_by.items() if "[+" in one[0] or ", -" in one[0]}
+    assert len(apart_by) == 14 and "Clear of 0 on digits, of fourteen: " + ", ".join(f"{label} {whole}" for label, (whole, _) in clear.items()) + ";" in told
+    *_, four, two = [later for _, later in clear.values()]
+    assert f"by themselves, too ({four} and {two})." in told and ", -" in four and "[+" in two
+    fewer = [difference(accuracy[f"bottleneck-DG4{end}"], accuracy[f"bottleneck-D{end}"], range(10)) for end in ("", "-50")]
+    assert f"(bottleneck-DG4 over bottleneck-D {fewer[0]}, and an eighth of its interactions; in one of 16 blocks {fewer[1]}, and a quarter)" in told
+    first, ten = (difference(accuracy["simple-34"], accuracy["simple-G8-34"], range(n)) for n in (3, 10))
+    how = " ".join((REPOSITORY / "results" / "README.md").read_text().split())
+    assert f"(simple-34 over simple-G8-34 {first}) and is undecided ({ten})" in how
     known = [read(table, recipe_of(scale)) for table in every_table() if table.trains for scale in ("small", "photo")]
     count = sum(not part.counted for results in known for claim in results.table.claims if not results.beyond(claim) for part in claim.parts())
     assert f"Some {round(count, -1)} intervals stand here" in told, count
@@ -374,7 +386,7 @@ def test_a_line_taken_away_empties_its_cells_in_the_text(tmp_path: Path) -> None
     target.write_text("".join([head, *gone]))
     text = filled(BLOCKS, tmp_path)
     assert "| simple |  |  |  |  |  |  |  |  |" in text and "| simple-D | 0" in text
-    assert re.search(r"Taking channel interaction away[^|]*\| small \|  \| simple over simple-G8 \| 0 of 3 \| undecided \|", text)
+    assert re.search(r"Taking channel interaction away[^|]*\| small \|  \| simple over simple-G8 \| 0 of 10 \| undecided \|", text)
     assert "**Claims.**" not in text  # once is enough
 
 
