@@ -22,6 +22,7 @@ test-slurm: .venv/ready
 
 lint: .venv/ready
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check -q .
 	.venv/bin/mypy
 
 # every figure of the tables, SVG and PNG, and the claims, from the CSVs (benchmarks write their own, PNG only)

@@ -2,6 +2,8 @@
 
     net = torch.hub.load(FOLDER, "ir_csn", source="local", depth=50, num_classes=101)
     net = torch.hub.load(FOLDER, "load", source="local", path="ip_csn_152.pkl")
+
+FOLDER: a checkout of this repository.
 """
 
 from csn.checkpoints.network import load as _load

@@ -29,9 +29,7 @@ BN_MOMENTUM = 0.1  # the weight of the new value; Caffe2's 0.9 is the weight of 
 class ConvBN(nn.Module):
     """Convolution, batch norm and, where asked, ReLU: (B, C_in, T, H, W) -> (B, C_out, T/s, H/s, W/s)."""
 
-    def __init__(
-        self, c_in: int, c_out: int, kernel: tuple[int, int, int], stride: Stride = (1, 1, 1), groups: int = 1, relu: bool = True
-    ) -> None:
+    def __init__(self, c_in: int, c_out: int, kernel: tuple[int, int, int], stride: Stride = (1, 1, 1), groups: int = 1, relu: bool = True) -> None:
         super().__init__()
         groups = gcd(groups, c_in, c_out)
         self.conv: nn.Module

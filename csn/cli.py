@@ -5,6 +5,8 @@
     --show      collect, write the CSV and the figure, print the table and the verdicts
     --submit --status --cancel [--profile NAME --dirty --json]      the same runs on SLURM
     --only LABEL.. --seeds 0 1 2 --scale small --data DIR --device cpu|cuda --home DIR --jobs N
+
+What a person can mend is one sentence and exit code 2.
 """
 
 from __future__ import annotations
@@ -241,5 +243,3 @@ def show(table: Table, only: Sequence[str] | None, seeds: tuple[int, ...] | None
     if troubles:
         return 2
     return 1 if any(line["error"] for line in chosen) else 0
-
-

@@ -18,16 +18,10 @@ SUSTAINED = 10e12  # floating-point operations a second of one GPU in training, 
 
 def add_flags(parser: argparse.ArgumentParser, action: Any) -> None:
     """Add the flags; `action` is the group of those that exclude each other."""
-    action.add_argument(
-        "--submit", action="store_true", help="submit the missing runs to SLURM as one job array and return"
-    )
-    action.add_argument(
-        "--status", action="store_true", help="a live table of the runs, from files and from SLURM where it is"
-    )
+    action.add_argument("--submit", action="store_true", help="submit the missing runs to SLURM as one job array and return")
+    action.add_argument("--status", action="store_true", help="a live table of the runs, from files and from SLURM where it is")
     action.add_argument("--cancel", action="store_true", help="cancel the queued and running jobs of these runs")
-    parser.add_argument(
-        "--profile", help="with --submit: slurm/NAME.toml, what a run asks of the cluster (default: gpu)"
-    )
+    parser.add_argument("--profile", help="with --submit: slurm/NAME.toml, what a run asks of the cluster (default: gpu)")
     parser.add_argument("--dirty", action="store_true", help="with --submit: allow code that differs from its commit")
     parser.add_argument("--json", action="store_true", help="with --status: print once, as JSON")
 

@@ -118,9 +118,7 @@ def _define(name: str, schema: str, run: Callable[..., Tensor], fake: Callable[.
 
 
 FORWARD = _define("depthwise_conv3d", "(Tensor x, Tensor weight, int[] stride) -> Tensor", _forward, _fake_forward)
-GRAD_INPUT = _define(
-    "depthwise_conv3d_grad_input", "(Tensor g, Tensor weight, SymInt[] sizes, int[] stride) -> Tensor", _grad_input, _fake_grad_input
-)
+GRAD_INPUT = _define("depthwise_conv3d_grad_input", "(Tensor g, Tensor weight, SymInt[] sizes, int[] stride) -> Tensor", _grad_input, _fake_grad_input)
 GRAD_WEIGHT = _define("depthwise_conv3d_grad_weight", "(Tensor g, Tensor x, Tensor weight, int[] stride) -> Tensor", _grad_weight, _fake_grad_weight)
 
 

@@ -75,7 +75,7 @@ def evaluate(
     classes = len(split.classes)
     probs = np.full((total, classes), np.nan, np.float32)
     clip = np.zeros(total, np.float32)
-    labels = labels_of(split)[rank :: size]
+    labels = labels_of(split)[rank::size]
     damaged: list[str] = []
     pending: list[torch.Tensor] = []
     owners: list[int] = []

@@ -81,18 +81,22 @@ class Profile:
     def parameters(self) -> dict[str, Any]:
         """The same as submitit's SlurmExecutor takes it."""
         chosen = {name: getattr(self, name) for name in ("partition", "account", "qos", "constraint")}
-        return {name: value for name, value in chosen.items() if value} | {
-            "time": self.minutes,
-            "nodes": self.nodes,
-            "ntasks_per_node": self.tasks_per_node,
-            "cpus_per_task": self.cpus_per_task,
-            "mem": f"{self.memory}GB",
-            "array_parallelism": self.parallel,
-            "signal_delay_s": self.signal_delay,
-            # else the ranks left wait for a killed one; and SLURM 22.05 to 23.11 gives a step one CPU a task unless told
-            "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={self.cpus_per_task}"],
-            "stderr_to_stdout": True,
-        } | ({"gpus_per_node": self.gpus_per_node} if self.gpus_per_node else {})
+        return (
+            {name: value for name, value in chosen.items() if value}
+            | {
+                "time": self.minutes,
+                "nodes": self.nodes,
+                "ntasks_per_node": self.tasks_per_node,
+                "cpus_per_task": self.cpus_per_task,
+                "mem": f"{self.memory}GB",
+                "array_parallelism": self.parallel,
+                "signal_delay_s": self.signal_delay,
+                # else the ranks left wait for a killed one; and SLURM 22.05 to 23.11 gives a step one CPU a task unless told
+                "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={self.cpus_per_task}"],
+                "stderr_to_stdout": True,
+            }
+            | ({"gpus_per_node": self.gpus_per_node} if self.gpus_per_node else {})
+        )
 
 
 def read_profile(name: str, folder: Path = FOLDER) -> Profile:

@@ -2,6 +2,8 @@
 
     net = csn.build(csn.Variant(depth=50, block="bottleneck-D"), num_classes=400)
     logits = net(clips)                 # (B, 3, T, H, W) -> (B, K)
+
+T, H and W are free: the head averages what is left of them.
 """
 
 from __future__ import annotations

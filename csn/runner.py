@@ -77,7 +77,11 @@ def run_all(
                     task = display.add_task(label, total=1.0, facts="starting", left="")
                     process = subprocess.Popen(
                         command(run, home, data, device, jobs, checkpoint_every),
-                        stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=REPOSITORY,
+                        stdout=log,
+                        stderr=log,
+                        stdin=subprocess.DEVNULL,
+                        env=environment,
+                        cwd=REPOSITORY,
                     )
                     log.close()
                     running.append(Running(run, label, weight, process, task, time.monotonic()))
@@ -154,7 +158,7 @@ def last_line(run: Run, home: Path) -> str:
 
 
 def outcome(one: Running, code: int, home: Path) -> str:
-    """"" for a finished run, else one sentence that says why and what to do. A run that was killed gets the record that says so."""
+    """ "" for a finished run, else one sentence that says why and what to do. A run that was killed gets the record that says so."""
     name = f"{one.label} seed {one.run.seed}"
     if code == 0:
         return ""

@@ -66,12 +66,12 @@ def widths(sheet: Sheet, room: int) -> dict[int, int]:
 
 
 def cell(found: Interval) -> str:
-    """"83.1 ±1.2" (mean and half the 95 % interval), "83.1 ±12" from 10 on, "83.1" for one seed, "" for none."""
+    """ "83.1 ±1.2" (mean and half the 95 % interval), "83.1 ±12" from 10 on, "83.1" for one seed, "" for none."""
     if not isfinite(found.mean):
         return ""
     return f"{found.mean:.1f}" + (f" ±{found.half:.{1 if found.half < 9.95 else 0}f}" if isfinite(found.half) else "")
 
 
 def mean(found: Interval) -> str:
-    """"83.1", "" for none."""
+    """ "83.1", "" for none."""
     return f"{found.mean:.1f}" if isfinite(found.mean) else ""

@@ -38,9 +38,7 @@ PAPER_COSTS: dict[tuple[Block, int], tuple[str, str, str]] = {
 TABLE = Table(
     name="table1_architectures",
     title="Table 1: architectures",
-    rows=tuple(
-        Row(label=f"{block}-{depth}", variant=Variant(block=block, depth=depth), paper_cost=cost) for (block, depth), cost in PAPER_COSTS.items()
-    ),
+    rows=tuple(Row(label=f"{block}-{depth}", variant=Variant(block=block, depth=depth), paper_cost=cost) for (block, depth), cost in PAPER_COSTS.items()),
     scale="paper",
     trains=False,
 )

@@ -49,8 +49,7 @@ TABLE = Table(
             text="Channel separation narrows the gap more from half of the videos than from four times as many (depth 50; ours)",
             source=SOURCE,
             tests=tuple(
-                Shrinks((label("ResNet3D", 0.5), few), (label("ResNet3D", 4), many), "gap")
-                for few, many in zip(separated(0.5), separated(4), strict=True)
+                Shrinks((label("ResNet3D", 0.5), few), (label("ResNet3D", 4), many), "gap") for few, many in zip(separated(0.5), separated(4), strict=True)
             ),
         ),
         *(

@@ -121,9 +121,7 @@ def install() -> None:
     if not missing_programs():
         return
     if shutil.which("apt-get") is None:
-        raise ClusterError(
-            f"apt-get is missing: install {PACKAGES} another way (Debian 12, 13, Ubuntu 24.04 are known)."
-        )
+        raise ClusterError(f"apt-get is missing: install {PACKAGES} another way (Debian 12, 13, Ubuntu 24.04 are known).")
     if os.geteuid() != 0:
         raise ClusterError(f"Installing needs root: sudo apt-get install -y --no-install-recommends {PACKAGES}")
     policy = Path("/usr/sbin/policy-rc.d")
@@ -150,9 +148,7 @@ def start(folder: Path, nodes: int = 2, cpus: int = 4, memory: int = 4000, gpus:
     Raises ClusterError: programs missing, folder in use or its path too long, a daemon that does not come up.
     """
     if lacking := missing_programs():
-        raise ClusterError(
-            f"{', '.join(lacking)} not found: run `python {__file__} install` as root (it installs {PACKAGES})."
-        )
+        raise ClusterError(f"{', '.join(lacking)} not found: run `python {__file__} install` as root (it installs {PACKAGES}).")
     limits = {"nodes": (nodes, 1, 16), "cpus": (cpus, 1, 64), "memory": (memory, 500, 10**6), "gpus": (gpus, 0, 16)}
     for name, (value, low, high) in limits.items():
         if not low <= value <= high:

@@ -207,4 +207,3 @@ def rows(tensor: Tensor) -> int:
 def classes_of(kind: Format, tensors: Mapping[str, Tensor]) -> int:
     at = pattern(kind.head + kind.joint + kind.weight)
     return next((rows(tensors[name]) for name in tensors if kind.head and at.fullmatch(name)), 0)
-

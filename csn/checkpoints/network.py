@@ -3,6 +3,8 @@
     net = load("irCSN_152_ft_kinetics_from_ig65m_f126851907.pkl")      # eval mode; net.input, net.classes, net.facts
     logits = net(clips)                                                # clips normalised by net.input.mean and .std
     facts, state = read(path)                                          # what a file holds, in our names
+
+What is no such file is refused with a sentence (UserError).
 """
 
 from __future__ import annotations

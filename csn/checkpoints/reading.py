@@ -19,8 +19,7 @@ from csn.spec import UserError
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NO_STATISTICS = (
-    "the file does not tell its input statistics: those of Kinetics are taken; MMAction2's networks from IG-65M have those of ImageNet "
-    "(--statistics imagenet)"
+    "the file does not tell its input statistics: those of Kinetics are taken; MMAction2's networks from IG-65M have those of ImageNet (--statistics imagenet)"
 )
 
 

@@ -80,10 +80,7 @@ def read_list(path: Path) -> list[Row]:
             for name, row in content.items():
                 if Path(name).is_absolute() or not isinstance(row.get("original"), str | None):
                     raise ValueError(f"{name!r}: {row} does not go with file names below the folder")
-            return [
-                (name, label_of(row["label"] if "label" in row else row["is_fake"]), row.get("original") or "")
-                for name, row in content.items()
-            ]
+            return [(name, label_of(row["label"] if "label" in row else row["is_fake"]), row.get("original") or "") for name, row in content.items()]
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = [row for row in csv.reader(stream) if row]
         return [(row[0], label_of(row[1]), "") for row in rows if row[0].lower() not in ("filename", "file", "video")]

@@ -197,8 +197,7 @@ class TestVideos(Dataset[tuple[Tensor, int, bool]]):
 
 def too_many(damaged: int, videos: int) -> str:
     return (
-        f"{damaged} of {videos} videos are damaged, more than {MOST_DAMAGED:.0%};"
-        " run `python -m csn.data scan` on the data folder and replace what it lists."
+        f"{damaged} of {videos} videos are damaged, more than {MOST_DAMAGED:.0%}; run `python -m csn.data scan` on the data folder and replace what it lists."
     )
 
 

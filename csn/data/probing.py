@@ -129,9 +129,7 @@ class _Packet:
     discard: bool
 
 
-def _doubt(
-    container: av.container.InputContainer, stream: av.VideoStream, first: av.VideoFrame, packets: list[_Packet]
-) -> str:
+def _doubt(container: av.container.InputContainer, stream: av.VideoStream, first: av.VideoFrame, packets: list[_Packet]) -> str:
     """The first reason why decord's seeks or pixels could be wrong for this stream, "" where there is none."""
     if container.format.name not in CONTAINERS:
         return f"container {container.format.name.split(',')[0]}"
