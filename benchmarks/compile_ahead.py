@@ -63,7 +63,7 @@ def jobs_of(dtypes: list[str]) -> list[Job]:
     for dtype, network in product(dtypes, NETWORKS):
         for c, _, h, w, stride in layers(*network):
             for direction in ("forward", "grad_weight") if stride == (1, 1, 1) else ("forward", "grad_input", "grad_weight"):
-                found |= {(direction, dtype, c, h, w, stride, config) for config in depthwise_tiles.configs(direction, stride, DTYPES[dtype], c)}
+                found |= {(direction, dtype, c, h, w, stride, config) for config in depthwise_tiles.configs(direction, stride)}
         found |= {("norm", dtype, c, mode) for c, *_, mode in maps(*network)}
     return sorted(found)
 

@@ -11,8 +11,8 @@ Every network runs in a process of its own, on the same clips; the processes tak
 else the machine does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round
 (in inference on a CPU to ir-CSN with its batch norm folded, csn.inference, as prediction uses it there), beside the ratio of their FLOPs; peak_mb, the
 most that the process held in a step, and mb_per_clip: what of that the steps added to the network built, divided by the batch. Ours keep the memory that
-tensors free (csn.memory) and fuse SGD, as csn.train does; the others do so where it says kept, which leaves the networks to compare. On CUDA a training
-step is one CUDA graph unless compiled, as in csn.train, and the same network with torch's own convolutions takes part, in both memory layouts
+tensors free (csn.memory) and fuse SGD, as csn.train does; the others do so where it says kept, which leaves the networks to compare. On CUDA a step
+is one CUDA graph unless compiled, as in csn.train and csn.evaluate, and the same network with torch's own convolutions takes part, in both memory layouts
 (torch-conv), and as torch runs it by itself, every kernel started by the processor (eager). The CSV is written after every round; the exit
 status is 1 when a network could not run.
 """
@@ -71,7 +71,7 @@ def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
         from csn.export import portable
 
         net = portable(net)  # type: ignore[arg-type]
-    graphed = args.device == "cuda" and args.mode == "train" and "eager" not in layout and not args.compile
+    graphed = args.device == "cuda" and "eager" not in layout and not args.compile
     layout = torch.channels_last_3d if layout.startswith("channels_last_3d") else torch.contiguous_format
     net = net.to(args.device, memory_format=layout).train(args.mode == "train")
     if args.compile:
@@ -92,14 +92,20 @@ def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
     work = graph.Graphed(learn) if graphed else learn
 
     def train() -> None:
-        sgd.zero_grad(set_to_none=not graphed)
+        if not (graphed and work.graph):  # as csn.train does where a step is one micro-batch
+            sgd.zero_grad()
         work(clips, labels)
         sgd.step()
 
+    def look(clips: torch.Tensor) -> torch.Tensor:
+        with autocast:
+            return net(clips)
+
+    see = graph.Graphed(look) if graphed else look
+
     @torch.inference_mode()
     def infer() -> None:
-        with autocast:
-            net(clips)
+        see(clips)
 
     return sum(p.numel() for p in net.parameters() if p.ndim > 1), train if args.mode == "train" else infer
 
@@ -270,7 +276,7 @@ def main() -> int:
                     nets[f"{name}/{depth}/channels_last_3d compiled"] = sys.executable
             if args.device == "cuda":
                 others = ["channels_last_3d torch-conv", "NCDHW torch-conv"]
-                others += ["NCDHW torch-conv eager", "channels_last_3d eager"] if mode == "train" else []
+                others += ["NCDHW torch-conv eager", "channels_last_3d eager"]
                 for layout in others:
                     nets[f"ir-CSN/{depth}/{layout}"] = sys.executable
             if peers and depth in PEERS:

@@ -16,6 +16,7 @@ from typing import assert_never
 from torch import Tensor, nn
 
 from csn import stem
+from csn.dense import DenseConv3d
 from csn.depthwise import DepthwiseConv3d
 from csn.norm import normalised
 from csn.pointwise import PointwiseConv3d
@@ -41,7 +42,7 @@ class ConvBN(nn.Module):
             self.conv = stem.StemConv3d(c_in, c_out)
         else:
             padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-            self.conv = nn.Conv3d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
+            self.conv = DenseConv3d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
         self.bn = nn.BatchNorm3d(c_out, eps=BN_EPS, momentum=BN_MOMENTUM)
         self.relu = relu
 

@@ -10,17 +10,13 @@ import torch
 import triton
 from torch import Tensor
 
-from csn import depthwise_matrix, depthwise_triton
-from csn.depthwise_triton import scatter_kernel, total_kernel
+from csn.depthwise_triton import forward_kernel, scatter_kernel, total_kernel, weight_kernel
 
 NDHWC = torch.channels_last_3d
 
 
 class Config(NamedTuple):
-    """How a program is cut: groups of rows x columns outputs, channels, warps; of sums, how many programs run together on a multiprocessor.
-
-    matrix: on the matrix units (csn.depthwise_matrix).
-    """
+    """How a program is cut: groups of rows x columns outputs, channels, warps; of sums, how many programs run together on a multiprocessor."""
 
     groups: int
     rows: int
@@ -28,10 +24,9 @@ class Config(NamedTuple):
     channels: int
     warps: int
     together: int = 0
-    matrix: bool = False
 
     def __str__(self) -> str:
-        return f"{'matrix' if self.matrix else 'triton'} {tuple(self[: 6 if self.together else 5])}"
+        return f"triton {tuple(self[: 6 if self.together else 5])}"
 
 
 # Groups x channels / (32 x warps) is the channels of a thread, 2 or 4: it holds 27 coefficients or sums of each, and more do not fit
@@ -40,9 +35,6 @@ CONFIGS = (Config(4, 1, 4, 64, 4), Config(4, 2, 4, 32, 2))
 SUM_CONFIGS = (Config(4, 1, 4, 32, 2, 6), Config(4, 1, 4, 32, 2, 5), Config(4, 1, 7, 32, 2, 4))
 STRIDED_CONFIGS = (Config(8, 1, 1, 64, 4), Config(8, 1, 1, 32, 2))
 STRIDED_SUM_CONFIGS = (Config(4, 1, 1, 64, 2, 4), Config(4, 1, 1, 32, 1, 8))
-# A warp has the four channels of a band, or of two; fewer than 32 channels are read as half lines of memory.
-MATRIX_CONFIGS = (Config(16, 2, 2, 32, 4, matrix=True), Config(16, 4, 2, 32, 8, matrix=True), Config(16, 4, 2, 16, 4, matrix=True))
-MATRIX_SUM_CONFIGS = (Config(32, 2, 2, 16, 4, 3, matrix=True), Config(16, 2, 2, 32, 4, 2, matrix=True), Config(32, 2, 2, 32, 8, 1, matrix=True))
 FRAMES = 8  # that a program of the weight gradient sums up at least, of its tile: its partial sums are then less than half of what it reads
 MULTIPROCESSORS = 132  # of an H100, where there is no device to ask
 
@@ -52,19 +44,18 @@ def _rows(weight: Tensor) -> Tensor:
     return weight.reshape(weight.shape[0], 27).t().contiguous()
 
 
-def configs(direction: str, stride: Sequence[int], dtype: torch.dtype, channels: int) -> tuple[Config, ...]:
-    """The tilings to choose from for "forward", "grad_input" or "grad_weight" of tensors of a type and of so many channels; the first is the default."""
+def configs(direction: str, stride: Sequence[int]) -> tuple[Config, ...]:
+    """The tilings to choose from for "forward", "grad_input" or "grad_weight"; the first is the default."""
     sums = direction == "grad_weight"
     if tuple(stride) != (1, 1, 1):
         return STRIDED_SUM_CONFIGS if sums else STRIDED_CONFIGS
-    matrix = (MATRIX_SUM_CONFIGS if sums else MATRIX_CONFIGS) if dtype.itemsize == 2 else ()
-    return (SUM_CONFIGS if sums else CONFIGS) + tuple(one for one in matrix if channels % one.channels == 0)
+    return SUM_CONFIGS if sums else CONFIGS
 
 
-def ways(direction: str, x: Tensor, stride: Sequence[int]) -> dict[str, Callable[..., Tensor]]:
-    """Name -> how to do the task "forward", "grad_input" or "grad_weight" of x, or of its like, from the arguments of the function below."""
+def ways(direction: str, stride: Sequence[int]) -> dict[str, Callable[..., Tensor]]:
+    """Name -> how to do the task "forward", "grad_input" or "grad_weight", from the arguments of the function below."""
     tasks: dict[str, Callable[..., Tensor]] = {"forward": convolve, "grad_input": grad_input, "grad_weight": grad_weight}
-    return {str(one): partial(tasks[direction], config=one) for one in configs(direction, stride, x.dtype, x.shape[1])}
+    return {str(one): partial(tasks[direction], config=one) for one in configs(direction, stride)}
 
 
 @cache
@@ -105,10 +96,7 @@ def convolve(x: Tensor, weight: Tensor, stride: Sequence[int], config: Config, f
     y = torch.empty((b, c, *size), dtype=x.dtype, device=x.device, memory_format=NDHWC)
     wide, tiles = tiling(config, tuple(size[1:]), tuple(stride[1:]))
     blocks, order, fixed = triton.cdiv(c, config.channels), (26, -1) if flip else (0, 1), _fixed(config, size[1:])
-    if config.matrix:
-        depthwise_matrix.forward_kernel[(tiles * blocks, b)](x, _rows(weight), y, t, h, w, wide, *order, c, **fixed)
-    else:
-        depthwise_triton.forward_kernel[(tiles, blocks, b)](x, _rows(weight), y, t, h, w, *size[1:], wide, *order, c, *stride, **fixed)
+    forward_kernel[(tiles, blocks, b)](x, _rows(weight), y, t, h, w, *size[1:], wide, *order, c, *stride, **fixed)
     return y
 
 
@@ -136,11 +124,7 @@ def grad_weight(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int], con
     rounds = max(triton.cdiv(b * tiles, max(together, 1)), triton.cdiv(FRAMES, x.shape[2]))  # tiles of a program
     programs = triton.cdiv(b * tiles, rounds)
     parts = torch.empty((programs, 27, c), dtype=torch.float32, device=x.device)
-    fixed = _fixed(config, g.shape[3:])
-    if config.matrix:
-        depthwise_matrix.weight_kernel[(programs * blocks,)](g, x, parts, b, *x.shape[2:], wide, c, **fixed)
-    else:
-        depthwise_triton.weight_kernel[(programs, blocks)](g, x, parts, b, *x.shape[2:], *g.shape[2:], wide, c, *stride, **fixed)
+    weight_kernel[(programs, blocks)](g, x, parts, b, *x.shape[2:], *g.shape[2:], wide, c, *stride, **_fixed(config, g.shape[3:]))
     gw = torch.empty((c, 1, 3, 3, 3), dtype=torch.float32, device=x.device)
     total_kernel[(triton.cdiv(27 * c, 16),)](parts, gw, programs, c, TALL=128, WIDE=16)
     return gw

@@ -5,7 +5,7 @@ The fastest is taken, one of ours if it has torch's result, and the answer is ke
 <cache> is $XDG_CACHE_HOME or ~/.cache. Deleting the file measures again; so does another torch, Triton or text of our kernels. What was measured
 while memory ran out, or could not be compared, stands for this process only. $CSN_DEPTHWISE fixes the choice instead: "triton" (its first tiling)
 or "torch"; so does torch.use_deterministic_algorithms(True), to "triton", whose sums have a fixed order. With 16 bits the choice also decides
-rounding, within the bounds of the tests: torch's convolutions and our matrix units take the weight in 16 bits, our other kernels in 32.
+rounding, within the bounds of the tests: torch's convolutions take the weight in 16 bits, our kernels in 32.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _ours(direction: str, x: Tensor, weight: Tensor, stride: Sequence[int]) -> d
         from csn import depthwise_tiles  # and with it Triton, which not every platform has
     except ImportError:
         return {}
-    return depthwise_tiles.ways(direction, x, stride)
+    return depthwise_tiles.ways(direction, stride)
 
 
 # ---- choice -------------------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def _software() -> str:
         from triton import __version__ as triton
     except ImportError:  # a platform without it
         triton = "none"
-    text = b"".join(Path(__file__).with_name(f"depthwise_{part}.py").read_bytes() for part in ("triton", "matrix", "tiles"))
+    text = b"".join(Path(__file__).with_name(f"depthwise_{part}.py").read_bytes() for part in ("triton", "tiles"))
     return f"torch {torch.__version__} triton {triton} kernels {hashlib.sha256(text).hexdigest()[:8]}"
 
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
 from csn.data import MOST_DAMAGED, Split
 from csn.data.loader import Reader, normalise, test_videos, too_many
+from csn.graph import Graphed
 from csn.metrics import Interval, Labels, auc, bootstrap, log_loss, top_k
 from csn.resnet3d import ResNet3D, fully_convolutional
 from csn.spec import Recipe, UserError
@@ -70,7 +72,7 @@ def evaluate(
     if recipe.test_dense:  # a twin, so that the trained network stays as it is
         assert isinstance(net, ResNet3D)
         net = fully_convolutional(deepcopy(net), recipe.final_map)
-    net.eval()
+    forward = Forward(net.eval(), recipe, device)
     total = len(range(rank, len(split.samples), size))
     classes = len(split.classes)
     probs = np.full((total, classes), np.nan, np.float32)
@@ -84,7 +86,7 @@ def evaluate(
         if not owners:
             return
         views = torch.cat(pending)
-        out = np.concatenate([forward(net, part, recipe, device) for part in views.split(recipe.views_per_batch)])
+        out = np.concatenate([forward(part) for part in views.split(recipe.views_per_batch)])
         at = 0
         for owner, views_of in zip(owners, pending, strict=True):
             rows = out[at : at + len(views_of)]
@@ -94,19 +96,18 @@ def evaluate(
         pending.clear()
         owners.clear()
 
-    with torch.inference_mode():
-        for k, (views, index, readable) in enumerate(test_videos(split, recipe, reader, rank, size, workers)):
-            if readable:
-                pending.append(views)
-                owners.append(k)
-            else:
-                damaged.append(split.samples[index].video)
-                if len(damaged) > MOST_DAMAGED * len(split.samples):  # of all: one process may have met more than its share
-                    raise UserError(too_many(len(damaged), len(split.samples)))
-            if sum(map(len, pending)) >= recipe.views_per_batch:
-                flush()
-            tick(k + 1, total)
-        flush()
+    for k, (views, index, readable) in enumerate(test_videos(split, recipe, reader, rank, size, workers)):
+        if readable:
+            pending.append(views)
+            owners.append(k)
+        else:
+            damaged.append(split.samples[index].video)
+            if len(damaged) > MOST_DAMAGED * len(split.samples):  # of all: one process may have met more than its share
+                raise UserError(too_many(len(damaged), len(split.samples)))
+        if sum(map(len, pending)) >= recipe.views_per_batch:
+            flush()
+        tick(k + 1, total)
+    flush()
     videos = tuple(split.samples[i].video for i in range(rank, len(split.samples), size))
     own = Scores(probs, clip, labels, videos, tuple(damaged))
     scores = own if size == 1 else gathered(own, size)
@@ -142,9 +143,29 @@ def gathered(own: Scores, size: int) -> Scores:
     )
 
 
-def forward(net: nn.Module, views: torch.Tensor, recipe: Recipe, device: torch.device) -> NDArray[np.float32]:
-    """Probabilities (n, K) of uint8 views (n, T, H, W, 3); a dense head's positions are averaged after the softmax."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        logits = net(normalise(views.to(device), recipe))
-    probs = logits.float().softmax(1)
-    return (probs.flatten(2).mean(2) if probs.ndim > 2 else probs).cpu().numpy()
+class Forward:
+    """Probabilities (n, K) of uint8 views (n, T, H, W, 3), n at most recipe.views_per_batch, by net in eval mode on device; a dense
+    head's positions are averaged after the softmax.
+
+    On CUDA every batch is filled up to views_per_batch, and the forward is one CUDA graph from the fourth on.
+    """
+
+    def __init__(self, net: nn.Module, recipe: Recipe, device: torch.device) -> None:
+        self.net, self.recipe, self.device = net, recipe, device
+        self.filled = recipe.views_per_batch if device.type == "cuda" else 0
+        self.work = Graphed(self.probabilities) if self.filled else self.probabilities
+
+    @torch.inference_mode()
+    def __call__(self, views: torch.Tensor) -> NDArray[np.float32]:
+        n = len(views)
+        if n < self.filled:
+            views = F.pad(views, (0, 0) * 4 + (0, self.filled - n))
+        probs = self.work(views.to(self.device))
+        assert probs is not None
+        return probs[:n].cpu().numpy()
+
+    def probabilities(self, views: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            logits = self.net(normalise(views, self.recipe))
+        probs = logits.float().softmax(1)
+        return probs.flatten(2).mean(2) if probs.ndim > 2 else probs

@@ -1,9 +1,9 @@
 """Batch norm of a convolution's result, with the ReLU and the residual sum that follow it: relu(norm(y) + other).
 
-Commonly these are torch's own operators. Within `fused` they are, in training on CUDA, one operation of our kernels
+Commonly these are torch's own operators. Within `fused` they are, on CUDA, one operation of our kernels
 (csn.norm_triton): a network spends more time on these maps than on the convolutions between them, and torch's operators read and
-write each about twice as often as needed. They are more kernels, though, and a processor takes longer to start those than they take:
-csn.graph, where that costs nothing, turns them on. torch.compile fuses the operators itself.
+write each about twice as often as needed. In training they are more kernels, though, and a processor takes longer to start those than
+they take: csn.graph, where that costs nothing, turns them on. torch.compile fuses the operators itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _fused = ContextVar("fused", default=False)
 
 @contextmanager
 def fused() -> Iterator[None]:
-    """Within it, batch norm in training on CUDA is computed by our kernels."""
+    """Within it, batch norm on CUDA, in training or in eval mode without gradients, is computed by our kernels."""
     token = _fused.set(True)
     try:
         yield
@@ -36,10 +36,12 @@ def fused() -> Iterator[None]:
 def normalised(norm: nn.BatchNorm3d, y: Tensor, relu: bool, other: Tensor | None = None) -> Tensor:
     """norm(y) or, where relu, relu(norm(y)), or, where other is given, of y's shape, relu(norm(y) + other): (B, C, T, H, W).
 
-    The running statistics follow as in norm's own call.
+    The running statistics follow as in norm's own call. y is given up: without gradients the result may lie in its memory.
     """
     if ours(norm, y):
         with torch.cuda.device(y.device):
+            if not norm.training:
+                return evaluated(norm, y, relu, other)
             return Fused.apply(y, norm.weight, norm.bias, other, relu or other is not None, norm)  # type: ignore[no-untyped-call]
     z = norm(y)
     if other is not None:
@@ -48,7 +50,8 @@ def normalised(norm: nn.BatchNorm3d, y: Tensor, relu: bool, other: Tensor | None
 
 
 def ours(norm: nn.BatchNorm3d, y: Tensor) -> bool:
-    """Whether our kernels do it: within `fused`, training on CUDA, channels_last_3d, in at most 32 bits, affine, with running statistics.
+    """Whether our kernels do it: within `fused`, on CUDA, channels_last_3d, in at most 32 bits, affine, with running statistics; in eval
+    mode where no gradients are wanted.
 
     Of torch's own batch norm alone: another kind (SyncBatchNorm) computes something else, and one with hooks is to be called.
     """
@@ -60,7 +63,7 @@ def ours(norm: nn.BatchNorm3d, y: Tensor) -> bool:
         and not norm._forward_pre_hooks
         and _triton_there()
         and y.is_cuda
-        and norm.training
+        and (norm.training or not torch.is_grad_enabled())
         and y.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and y.is_contiguous(memory_format=NDHWC)
         and norm.affine
@@ -73,6 +76,14 @@ def ours(norm: nn.BatchNorm3d, y: Tensor) -> bool:
 @cache
 def _triton_there() -> bool:
     return find_spec("triton") is not None
+
+
+def evaluated(norm: nn.BatchNorm3d, y: Tensor, relu: bool, other: Tensor | None) -> Tensor:
+    """normalised in eval mode by our kernel, in y's memory. No gradients."""
+    from csn import norm_triton
+
+    other = None if other is None else other.contiguous(memory_format=NDHWC)
+    return norm_triton.affine(y, other, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps, relu or other is not None)  # type: ignore[arg-type]
 
 
 class Fused(torch.autograd.Function):

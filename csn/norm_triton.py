@@ -1,4 +1,4 @@
-"""Triton kernels for batch norm in training, with the ReLU and the residual sum beside it, on CUDA, channels_last_3d in memory.
+"""Triton kernels for batch norm, with the ReLU and the residual sum beside it, on CUDA, channels_last_3d in memory.
 
 A map is read as N = B T H W rows of C channels. torch has a kernel for each of statistics, scaling, sum and ReLU, and the same
 backwards, and takes 3 to 6 times as long (results/benchmarks/norm_gpu_bf16_32.csv); here a map is read and written as often as it must be:
@@ -6,6 +6,7 @@ backwards, and takes 3 to 6 times as long (results/benchmarks/norm_gpu_bf16_32.c
     forward     statistics: read y          scale, sum, ReLU: read y (and the other branch), write z
     backward    sums: read g and y          input gradient: read g and y, write gy
                 (with a sum, read z and write the other branch's gradient, which is g behind the ReLU)
+    in eval     read y (and the other branch), write the result over y
 
 Sums are float32 and have a fixed order: each program adds up its own rows, another kernel the programs' sums. The statistics are sums of
 differences from the first row, so that a mean far from zero costs no digits; a first row that is itself d deviations from the mean costs the
@@ -114,6 +115,25 @@ def scale_kernel(y, other, z, moments, weight, bias, N, C: tl.constexpr, RELU: t
     if RELU:
         v = tl.where(v < 0.0, 0.0, v)  # what is no number stays so
     tl.store(z + at + offsets, v.to(z.dtype.element_ty), inside)
+
+
+@triton.jit(do_not_specialize=ROWS)
+def affine_kernel(
+    y, other, mean, var, weight, bias, eps, N, C: tl.constexpr, RELU: tl.constexpr, SUM: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr
+):  # fmt: skip
+    """y = weight (y - mean) / deviation + bias, plus other where SUM, and no less than 0 where RELU, by statistics that are given."""
+    c = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
+    start = tl.program_id(0) * TALL
+    offsets, inside = _rows_of(start, N, c, C, TALL)
+    at = tl.cast(start, tl.int64) * C
+    v = _float(tl.load(y + at + offsets, inside, 0.0))
+    factor = tl.load(weight + c, c < C, 0.0) / tl.sqrt_rn(tl.load(var + c, c < C, 1.0) + eps)
+    v = (v - tl.load(mean + c, c < C, 0.0)[None, :]) * factor[None, :] + tl.load(bias + c, c < C, 0.0)[None, :]
+    if SUM:
+        v += _float(tl.load(other + at + offsets, inside, 0.0))
+    if RELU:
+        v = tl.where(v < 0.0, 0.0, v)  # what is no number stays so
+    tl.store(y + at + offsets, v.to(y.dtype.element_ty), inside)
 
 
 @triton.jit(do_not_specialize=ROWS)
@@ -229,3 +249,11 @@ def backward(g: Tensor, y: Tensor, z: Tensor | None, moments: Tensor, weight: Te
         g if masked is None else masked, y, gy, totals, moments, weight, bias, n, c, relu and z is None, tall, wide, num_warps=WARPS
     )
     return gy, masked, totals
+
+
+def affine(y: Tensor, other: Tensor | None, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float, relu: bool) -> Tensor:
+    """relu(batch norm of y by given statistics + other), written over y. y, other: (B, C, T, H, W), channels_last_3d; other only with relu."""
+    n, c, tall, wide = _shape(y)
+    grid = triton.cdiv(n, tall), triton.cdiv(c, wide)
+    affine_kernel[grid](y, y if other is None else other, mean, var, weight, bias, eps, n, c, relu, other is not None, tall, wide, num_warps=WARPS)
+    return y

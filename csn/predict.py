@@ -34,7 +34,7 @@ from csn.data import Sample, Split
 from csn.data.loader import Reader, TestVideos
 from csn.data.media import VIDEOS, lines, listing
 from csn.data.video import VideoError, VideoPlan, probe
-from csn.evaluate import forward
+from csn.evaluate import Forward
 from csn.files import printable
 from csn.flags import Parser
 from csn.inference import folded
@@ -90,6 +90,7 @@ def answers(
     if device.type == "cpu":
         keep_memory()
         net = folded(net) if isinstance(net, ResNet3D) else net  # a CUDA device has kernels of ours, for networks as they are
+    forward = Forward(net, recipe, device)
     views_each, reader = recipe.test_clips * recipe.test_crops, Reader()
     for number, path in enumerate(videos):
         own = replace(recipe, fps=None) if path.is_dir() else recipe  # pictures carry no frame rate
@@ -102,8 +103,7 @@ def answers(
             continue
         probs: list[NDArray[np.float32]] = []
         for part in views.split(recipe.views_per_batch):
-            with torch.inference_mode():
-                probs.append(forward(net, part, own, device))
+            probs.append(forward(part))
             tick(number * views_each + sum(map(len, probs)), len(videos) * views_each)
         yield Answer(path, np.concatenate(probs).mean(0), note=note_of(probe(path), own))
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from csn.dense import conv3d
+
 KERNEL, STRIDE, PADDING = (3, 7, 7), (1, 2, 2), (1, 3, 3)
 LANES = 64  # channels: with fewer, cuDNN takes slower kernels (40: 2.4 ms)
 BEFORE = 4  # rows and columns of zeros before the first: the padding, and one more to begin with a whole block
@@ -49,7 +51,7 @@ def stem_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") and x.dtype != torch.float64 else x.dtype
         if dtype in (torch.bfloat16, torch.float16):
             return by_blocks(x.to(dtype), weight.to(dtype), bias)
-    return F.conv3d(x, weight, bias, STRIDE, PADDING)
+    return conv3d(x, weight, bias, STRIDE, PADDING)
 
 
 class StemConv3d(nn.Conv3d):

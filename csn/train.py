@@ -172,12 +172,14 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
         meet(step, place, folder)
     exchange = Exchange(net, place, blocks // place.size) if place.size > 1 else None
     first_step, compiling = step, None
+    fresh = exchange is None and (blocks == 1 or not isinstance(work, Graphed))  # gradients are made anew in every step, not added to
     if (recipe.compile or device.type == "cuda") and step < steps:  # on CUDA kernels of ours, at first use
         place.report(phase="compile")
     while step < steps:
         for group in sgd.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        sgd.zero_grad(set_to_none=work is learn and exchange is None)
+        if not (fresh and isinstance(work, Graphed) and work.graph):  # a graph that made them writes over them
+            sgd.zero_grad(set_to_none=fresh)
         for _ in range(blocks // place.size):
             clips, labels, bad = next(batches)
             damaged.update(bad)

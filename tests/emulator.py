@@ -1,9 +1,9 @@
 """Compiled Triton kernels where there is no GPU: an emulator of PTX, the assembly language of NVIDIA's GPUs.
 
 `Emulated` stands in for a kernel: it is compiled for an H100 (sm_90), as on one, and what the compiler made of it is carried out, program by
-program, on tensors of the CPU. The warps of a program run one after the other from barrier to barrier, in an order of chance, and
-asynchronous copies arrive as late as they may, so that a barrier or a wait that is missing shows in the results. Threads of a warp are
-in step; none may leave it at a branch. An instruction that is not known raises NotImplementedError with its name.
+program, on tensors of the CPU. The warps of a program run one after the other from barrier to barrier, in an order of chance, so that
+a barrier that is missing shows in the results. Threads of a warp are in step; none may leave it at a branch. An instruction that is
+not known raises NotImplementedError with its name.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"
 
 
 class Emulated:
-    """kernel[grid](arguments) as on a GPU. conflicts: how often threads of a warp waited for each other at shared memory."""
+    """kernel[grid](arguments) as on a GPU."""
 
     def __init__(self, kernel: Any, seed: int = 0) -> None:
-        self.kernel, self.order, self.conflicts = kernel, random.Random(seed), 0
+        self.kernel, self.order = kernel, random.Random(seed)
 
     def __getitem__(self, grid: Sequence[int]) -> Callable[..., None]:
         def launch(*args: Any, num_warps: int = 4, **more: Any) -> None:
@@ -39,7 +39,7 @@ class Emulated:
             types = {name: TYPES[v.dtype] if isinstance(v, torch.Tensor) else "fp32" if isinstance(v, float) else "i32" for name, v in given.items()}
             built = compiled(self.kernel, fixed, types, num_warps)
             values = [given[name] for name in self.kernel.arg_names if name not in constant]
-            self.conflicts += run(Program(built.asm["ptx"]), grid, values, built.metadata.shared, self.order)
+            run(Program(built.asm["ptx"]), grid, values, built.metadata.shared, self.order)
 
         return launch
 
@@ -62,17 +62,18 @@ class Program:
                 self.code.append((statement[1] or "", statement[2], parts))
 
 
-def run(program: Program, grid: Sequence[int], arguments: Sequence[Any], shared: int, order: random.Random) -> int:
-    """Every program of the grid in turn, on tensors, which are changed, and numbers. How often threads waited for each other at shared memory."""
+def run(program: Program, grid: Sequence[int], arguments: Sequence[Any], shared: int, order: random.Random) -> None:
+    """Every program of the grid in turn, on tensors, which are changed, and numbers."""
     views = [one.as_strided((one.numel(),), (1,)).view(torch.uint8).numpy() if isinstance(one, torch.Tensor) else None for one in arguments]
     places = list(accumulate((0 if view is None else len(view) // 256 * 256 + 512 for view in views), initial=256))
     memory = np.zeros(places.pop(), np.uint8)
+    starts = [one.data_ptr() if isinstance(one, torch.Tensor) else -k for k, one in enumerate(arguments)]
+    places = [places[starts.index(start)] for start in starts]  # a tensor given twice is one
     for at, view in zip(places, views, strict=True):
         if view is not None:
             memory[at : at + len(view)] = view
     values = [value if view is None else at for at, view, value in zip(places, views, arguments, strict=True)]
     parameters = dict(zip(program.parameters, [*values, 0, 0], strict=True))  # two of Triton's own follow
-    conflicts = 0
     for z, y, x in product(*(range(n) for n in reversed((*grid, 1, 1)[:3]))):
         place = {f"%ctaid.{a}": n for a, n in zip("xyz", (x, y, z), strict=True)} | {f"%nctaid.{a}": n for a, n in zip("xyz", (*grid, 1, 1), strict=False)}
         own = np.zeros(max(shared, 16), np.uint8)
@@ -81,11 +82,9 @@ def run(program: Program, grid: Sequence[int], arguments: Sequence[Any], shared:
         while going:
             order.shuffle(going)
             going = [one for one in going if next(one, "ended") != "ended"]
-        conflicts += sum(warp.conflicts for warp in warps)
     for at, view in zip(places, views, strict=True):
         if view is not None:
             view[:] = memory[at : at + len(view)]
-    return conflicts
 
 
 def brain(bits: Lanes) -> Lanes:
@@ -101,15 +100,6 @@ def to_brain(floats: Lanes) -> Lanes:
 
 def to_half(floats: Lanes) -> Lanes:
     return floats.astype(np.float16).view(np.uint16)
-
-
-def waits(addresses: Lanes, size: int) -> int:
-    """Turns that shared memory takes for `size` bytes at each address beyond those that so many bytes need: 32 banks of 4 bytes."""
-    turns, together = 0, min(32, max(128 // max(size, 4), 1))
-    for k in range(0, len(addresses), together):
-        words = np.unique((addresses[k : k + together, None] + np.arange(0, size, 4)) // 4)
-        turns += int(np.bincount(words % 32).max()) - 1
-    return turns
 
 
 def rounded_sum(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
@@ -136,11 +126,6 @@ def field(a: Lanes, start: Lanes, length: Lanes) -> Lanes:
     return found.astype(a.dtype)
 
 
-def picked_bytes(a: Lanes, b: Lanes, which: Lanes) -> Lanes:
-    both = np.concatenate([np.ascontiguousarray(one).view(np.uint8).reshape(32, 4) for one in (a, b)], 1)
-    return np.take_along_axis(both, (which[:, None] >> 4 * np.arange(4, dtype=np.uint32) & 7).astype(np.int64), 1).view(np.uint32).reshape(32)
-
-
 def quotient(a: Lanes, b: Lanes) -> Lanes:
     return a / b if a.dtype.kind == "f" else np.trunc(a.astype(np.float64) / b).astype(a.dtype)
 
@@ -149,7 +134,7 @@ ARITHMETIC: dict[str, Callable[..., Lanes]] = {
     "mov": lambda a: a, "neg": np.negative, "abs": np.abs, "not": np.invert, "sqrt": np.sqrt, "rcp": np.reciprocal,
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": quotient, "rem": np.fmod, "min": np.minimum, "max": np.maximum,
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "shl": shifted(np.left_shift), "shr": shifted(np.right_shift),
-    "fma": rounded_sum, "mad": rounded_sum, "bfe": field, "prmt": picked_bytes,
+    "fma": rounded_sum, "mad": rounded_sum, "bfe": field,
 }  # fmt: skip
 TESTS: dict[str, Callable[..., Lanes]] = {
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
@@ -169,10 +154,9 @@ class Warp:
     """32 threads in step. Registers hold bits, as unsigned numbers."""
 
     def __init__(self, parameters: Mapping[str, Any], place: Mapping[str, int], warp: int, memory: Lanes, shared: Lanes) -> None:
-        self.parameters, self.memory, self.shared, self.conflicts = parameters, memory, shared, 0
+        self.parameters, self.memory, self.shared = parameters, memory, shared
         self.registers: dict[str, Lanes] = {name: np.full(32, n, np.uint32) for name, n in place.items()}
         self.registers["%tid.x"] = (LANES + 32 * warp).astype(np.uint32)
-        self.copies: list[list[tuple[Lanes, Lanes]]] = [[]]  # to shared memory and under way, in groups, the last of them open
 
     def steps(self, program: Program) -> Iterator[None]:
         """Carries out the program; stops at every barrier."""
@@ -271,8 +255,6 @@ class Warp:
         """The memory of an access, and where each thread has its `count` values of `size` bytes: (32, count, size)."""
         address = self.address(operand)
         own = any(one.startswith("shared") for one in kinds)
-        if own and on.any():
-            self.conflicts += waits(address[on], size * count)
         return self.shared if own else self.memory, np.where(on, address, 0)[:, None, None] + size * np.arange(count)[:, None] + np.arange(size)
 
     def do_ld(self, kinds: list[str], operands: list[Any], on: Lanes) -> None:
@@ -297,48 +279,17 @@ class Warp:
         """Each register of a matrix access, and where the 8 rows of its matrix lie, which eight threads tell: (8, 16)."""
         address = self.address(operand)
         for k, one in enumerate(registers if isinstance(registers, list) else [registers]):
-            rows = address[8 * k : 8 * k + 8]
-            self.conflicts += waits(rows, 16)
-            yield one, rows[:, None] + np.arange(16)
+            yield one, address[8 * k : 8 * k + 8, None] + np.arange(16)
 
     def do_ldmatrix(self, kinds: list[str], operands: list[Any], on: Lanes) -> None:
         for one, places in self.matrices(operands[0], operands[1]):
-            matrix = self.shared[places].view(np.uint16)
-            pairs = np.ascontiguousarray(matrix.T if "trans" in kinds else matrix)
-            self.put(one, pairs.view(np.uint32).reshape(32), on)
+            self.put(one, self.shared[places].view(np.uint32).reshape(32), on)
 
     def do_stmatrix(self, kinds: list[str], operands: list[Any], on: Lanes) -> None:
         for one, places in self.matrices(operands[1], operands[0]):
-            matrix = self.get(one, 32).view(np.uint16).reshape(8, 8)
-            self.shared[places] = np.ascontiguousarray(matrix.T if "trans" in kinds else matrix).view(np.uint8)
-
-    def do_mma(self, kinds: list[str], operands: list[Any], on: Lanes) -> None:
-        """16 x 16 by 16 x 8, of registers with 8 x 8 of two halves each, added to float32."""
-        assert kinds[:5] == ["sync", "aligned", "m16n8k16", "row", "col"] and kinds[5] == kinds[8] == "f32", kinds
-        target, left, right, sums = operands
-        halves = lambda one: self.get(one, 32).view(np.uint16).reshape(8, 8)
-        floats = brain if kinds[6] == "bf16" else lambda bits: bits.view(np.float16)
-        a = floats(np.block([[halves(left[0]), halves(left[2])], [halves(left[1]), halves(left[3])]])).astype(np.float64)
-        b = floats(np.concatenate([halves(right[0]), halves(right[1])], 1)).astype(np.float64).T
-        found = (a @ b).reshape(2, 8, 4, 2)
-        for k, (one, before) in enumerate(zip(target, sums, strict=True)):
-            self.put(one, (found[k // 2, :, :, k % 2].reshape(32) + self.get(before, 32, "f")).astype(np.float32), on)
+            self.shared[places] = self.get(one, 32).view(np.uint8).reshape(8, 16)
 
     def do_shfl(self, kinds: list[str], operands: list[Any], on: Lanes) -> None:
         assert kinds[1] in ("bfly", "idx") and operands[3] in ("31", "0x1f"), (kinds, operands)
         other = self.get(operands[2], 32).astype(np.int64) & 31
         self.put(operands[0].split("|")[0], self.get(operands[1], 32)[LANES ^ other if kinds[1] == "bfly" else other], on)
-
-    def do_cp(self, kinds: list[str], operands: list[Any], on: Lanes) -> None:
-        """Asynchronous copies, which arrive when the program waits for them."""
-        if kinds[1] == "commit_group":
-            self.copies.append([])
-        elif kinds[1] == "wait_group":
-            while len(self.copies) > int(operands[0], 0) + 1:
-                for places, values in self.copies.pop(0):
-                    self.shared[places] = values
-        else:
-            size = np.arange(int(operands[2], 0))
-            there = size < (self.get(operands[3], 32).astype(np.int64)[:, None] if len(operands) > 3 else len(size))
-            source = np.where(there, self.address(operands[1])[:, None] + size, 0)
-            self.copies[-1].append(((self.address(operands[0])[:, None] + size)[on], np.where(there, self.memory[source], 0)[on]))

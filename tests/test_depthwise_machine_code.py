@@ -5,15 +5,12 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-import torch
 from machine_code import MISSING, REASON, disassembly
 
-from csn import depthwise_matrix as matrix
 from csn import depthwise_tiles as ours
 from csn import depthwise_triton as kernels
 
 KERNELS = {"forward": kernels.forward_kernel, "grad_input": kernels.scatter_kernel, "grad_weight": kernels.weight_kernel}
-MATRIX_KERNELS = {"forward": matrix.forward_kernel, "grad_weight": matrix.weight_kernel}
 ONE, TWO = (1, 1, 1), (2, 2, 2)
 # All instructions of a thread in the loop over time, for each output element; 27 products are the least. By Triton 3.6 and 3.8.
 BOUNDS = {
@@ -22,8 +19,6 @@ BOUNDS = {
     ("forward", "bf16", TWO): 83, ("grad_weight", "bf16", TWO): 88, ("grad_input", "bf16", TWO): 64,
     ("forward", "fp32", TWO): 64, ("grad_weight", "fp32", TWO): 73, ("grad_input", "fp32", TWO): 57,
 }  # fmt: skip
-MATRIX_BOUNDS = {"forward": 14, "grad_weight": 24}  # of either 16-bit type
-TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SPILLED = {("forward", "fp32", TWO): 1}  # instructions in that loop that bring back what did not fit the registers, by Triton 3.8
 CHANNELS = 128
 
@@ -36,15 +31,14 @@ def fresh_cache(tmp_path, monkeypatch):
 
 def machine_code(direction: str, dtype: str, stride: tuple[int, int, int], config: ours.Config, exact: bool, file: Path) -> str:
     """The disassembly. exact: the groups fill the plane."""
-    kernel = (MATRIX_KERNELS if config.matrix else KERNELS)[direction]
     groups, rows, columns, channels, warps, *_ = config
     fixed = {"C": CHANNELS, "ST": stride[0], "SH": stride[1], "SW": stride[2], "EXACT": exact}
     fixed |= {"P": groups, "ROWS": rows, "COLUMNS": columns, "BLOCK": channels}
     types = dict.fromkeys(("x", "y", "g", "gx"), f"*{dtype}") | {"weight": "*fp32", "partial": "*fp32"}
-    return disassembly(kernel, fixed, types, warps, file)
+    return disassembly(KERNELS[direction], fixed, types, warps, file)
 
 
-def inner_loop(listing: str, product: str = "FFMA") -> list[str]:
+def inner_loop(listing: str) -> list[str]:
     """The instructions of the shortest loop with products in it, the one over time."""
     instructions, labels, loops = [], {}, []
     for line in listing.splitlines():
@@ -55,13 +49,13 @@ def inner_loop(listing: str, product: str = "FFMA") -> list[str]:
             target = re.search(r"\((\.L_x_\d+)\)", code[2])
             if code[1].startswith("BRA") and target and target[1][1:] in labels:
                 loops.append(instructions[labels[target[1][1:]] :])
-    return min((loop for loop in loops if any(code.startswith(product) for code in loop)), key=len)
+    return min((loop for loop in loops if any(code.startswith("FFMA") for code in loop)), key=len)
 
 
 @pytest.mark.skipif(MISSING, reason=REASON)
 @pytest.mark.parametrize(("direction", "dtype", "stride"), BOUNDS)
 def test_every_tiling_compiles_without_spilling_in_its_loop(direction, dtype, stride, tmp_path):
-    configs = [one for one in ours.configs(direction, stride, TYPES[dtype], CHANNELS) if not one.matrix]
+    configs = ours.configs(direction, stride)
     for config, exact in product(configs if dtype == "bf16" else configs[:1], (True, False) if dtype == "bf16" and stride == ONE else (True,)):
         loop = inner_loop(machine_code(direction, dtype, stride, config, exact, tmp_path / "kernel.cubin"))
         assert sum(code.startswith(("LDL", "STL")) for code in loop) <= SPILLED.get((direction, dtype, stride), 0), (config, exact)
@@ -75,33 +69,6 @@ def test_every_tiling_compiles_without_spilling_in_its_loop(direction, dtype, st
                 assert sum(at < max(loads) for at in products) < len(products) / 2
 
 
-@pytest.mark.skipif(MISSING, reason=REASON)
-@pytest.mark.parametrize(("direction", "dtype"), list(product(MATRIX_BOUNDS, ("bf16", "fp16"))))
-def test_matrix_units_compute_the_products_and_little_is_added(direction, dtype, tmp_path):
-    configs = [one for one in ours.configs(direction, ONE, TYPES[dtype], CHANNELS) if one.matrix]
-    assert len(configs) > 1
-    for config, exact in product(configs if dtype == "bf16" else configs[:1], (True, False) if dtype == "bf16" else (True,)):
-        loop = inner_loop(machine_code(direction, dtype, ONE, config, exact, tmp_path / "kernel.cubin"), "HMMA")
-        assert not any(code.startswith(("LDL", "STL", "FFMA")) for code in loop), (config, exact)
-        groups, rows, columns, channels, warps, *_ = config
-        assert sum(code.startswith("HMMA.16816.F32") for code in loop) == 9 * rows * groups // 16 * channels // 4 // warps  # 16 x 16 by 16 x 8 each
-        if exact and config == configs[0]:
-            assert len(loop) / (groups * rows * columns * channels // (32 * warps)) <= MATRIX_BOUNDS[direction]
-            loads, products = ([i for i, code in enumerate(loop) if code.startswith(name)] for name in ("LDG", "HMMA"))
-            assert direction != "forward" or max(loads) < min(products)  # the whole frame is asked for first
-
-
-def test_matrix_units_are_for_sixteen_bits_without_a_stride_and_whole_blocks_of_channels():
-    def matrix_among(*facts):
-        return any(one.matrix for one in ours.configs(*facts))
-
-    for direction in ("forward", "grad_input", "grad_weight"):
-        assert matrix_among(direction, ONE, torch.float16, 64) and matrix_among(direction, ONE, torch.bfloat16, 48)
-        assert not matrix_among(direction, ONE, torch.float32, 64) and not matrix_among(direction, ONE, torch.bfloat16, 24)
-        assert not matrix_among(direction, (1, 2, 2), torch.bfloat16, 64)
-        assert not ours.configs(direction, ONE, torch.bfloat16, 64)[0].matrix  # the default, which deterministic mode takes
-
-
 def test_tiles_are_nearly_square_and_fit_the_plane():
     for config, plane, stride, tiles in (
         ((8, 1, 7), (7, 7), (1, 1), (1, 1)),  # one tile of 8 rows holds the plane
@@ -112,6 +79,6 @@ def test_tiles_are_nearly_square_and_fit_the_plane():
         ((16, 7, 2), (56, 56), (1, 1), (4, 14)),  # 28 rows of 8 columns
     ):
         assert ours.tiling(ours.Config(*config, channels=32, warps=4), plane, stride) == tiles
-    for config in ours.CONFIGS + ours.SUM_CONFIGS + ours.STRIDED_CONFIGS + ours.STRIDED_SUM_CONFIGS + ours.MATRIX_CONFIGS + ours.MATRIX_SUM_CONFIGS:
+    for config in ours.CONFIGS + ours.SUM_CONFIGS + ours.STRIDED_CONFIGS + ours.STRIDED_SUM_CONFIGS:
         wide, tiles = ours.tiling(config, (14, 9), (2, 2))
         assert config.groups % wide == 0 and tiles == -(-14 // (config.groups // wide * config.rows)) * -(-9 // (wide * config.columns))

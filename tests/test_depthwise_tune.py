@@ -17,7 +17,7 @@ from csn.depthwise_tune import NDHWC, fastest
 from csn.spec import UserError
 
 CLOCK = {"triton a": 3.0, "torch NDHWC": 1.0, "torch NCDHW": 2.0}
-OURS_FIRST = {"triton a": 0.5, "matrix b": 0.7, "torch NDHWC": 1.0, "torch NCDHW": 2.0}
+OURS_FIRST = {"triton a": 0.5, "triton b": 0.7, "torch NDHWC": 1.0, "torch NCDHW": 2.0}
 X = torch.ones(1, 2, 3, 4, 5)
 
 
@@ -76,8 +76,8 @@ def test_a_kernel_of_ours_that_differs_from_torchs_is_not_taken(candidates: Cand
     """The default too, and the fastest first of all."""
     candidates.clock = dict(OURS_FIRST)
     candidates.wrong = {"triton a"}
-    assert candidates.choice() == "matrix b" and '"matrix b"' in files(tmp_path)[0].read_text()
-    candidates.wrong = {"triton a", "matrix b"}
+    assert candidates.choice() == "triton b" and '"triton b"' in files(tmp_path)[0].read_text()
+    candidates.wrong = {"triton a", "triton b"}
     assert candidates.choice(X, (2, 2, 2)) == "torch NDHWC"
     candidates.clock["torch NDHWC"], candidates.against = float("inf"), "torch NCDHW"  # where one of torch's cannot run, with the other
     assert candidates.choice(X, (1, 2, 2)) == "torch NCDHW"
@@ -86,10 +86,10 @@ def test_a_kernel_of_ours_that_differs_from_torchs_is_not_taken(candidates: Cand
 
 
 def test_where_none_of_torchs_runs_ours_stand_by_themselves(candidates: Candidates) -> None:
-    candidates.clock = {"triton a": 2.0, "matrix b": 1.0, "torch NDHWC": float("inf")}
-    candidates.against = "matrix b"
-    assert candidates.choice() == "matrix b"
-    candidates.clock = {"triton a": 1.0, "matrix b": 2.0, "torch NDHWC": float("inf")}
+    candidates.clock = {"triton a": 2.0, "triton b": 1.0, "torch NDHWC": float("inf")}
+    candidates.against = "triton b"
+    assert candidates.choice() == "triton b"
+    candidates.clock = {"triton a": 1.0, "triton b": 2.0, "torch NDHWC": float("inf")}
     assert candidates.choice(X, (2, 2, 2)) == "triton a"
 
 
@@ -254,7 +254,7 @@ def test_candidates_are_ours_with_the_default_first_then_torchs() -> None:
         depthwise_tune.grad_weight_ways(x, x, weight, (1, 1, 1)),
     ):
         kinds = [name.split()[0] for name in ways]
-        assert kinds == sorted(kinds, key=["triton", "matrix", "torch"].index) and set(kinds) == {"triton", "matrix", "torch"}
+        assert kinds == sorted(kinds, reverse=True) and set(kinds) == {"triton", "torch"}
         assert len(ways) == len(set(ways)) and list(ways)[-2:] == ["torch NDHWC", "torch NCDHW"]
     for other in (x.double(), x[:0]):  # in 64 bits, and of an empty batch, torch's alone
         assert list(depthwise_tune.forward_ways(other, weight, (1, 1, 1))) == ["torch NDHWC", "torch NCDHW"]
@@ -264,8 +264,7 @@ def test_without_triton_torchs_are_the_candidates(candidates: Candidates, tmp_pa
     monkeypatch.delitem(sys.modules, "csn.depthwise_tiles", raising=False)
     monkeypatch.delattr("csn.depthwise_tiles", raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)
-    for name in ("depthwise_triton", "depthwise_matrix"):
-        monkeypatch.delitem(sys.modules, f"csn.{name}", raising=False)
+    monkeypatch.delitem(sys.modules, "csn.depthwise_triton", raising=False)
     assert list(depthwise_tune.forward_ways(X, torch.zeros(2, 1, 3, 3, 3), (1, 1, 1))) == ["torch NDHWC", "torch NCDHW"]
 
 

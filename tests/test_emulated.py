@@ -1,6 +1,6 @@
 """Our Triton kernels as compiled for a GPU (sm_90), carried out by an emulator: values and gradients against float64, without a GPU.
 
-Triton's interpreter tests what the kernels say; this tests what the compiler makes of them: layouts, shared memory, barriers, matrix units.
+Triton's interpreter tests what the kernels say; this tests what the compiler makes of them: layouts, shared memory, barriers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from machine_code import MISSING, REASON
 from torch import Tensor, nn
 
 from csn import depthwise as exact
-from csn import depthwise_matrix, depthwise_tiles, depthwise_triton, norm, norm_triton
+from csn import depthwise_tiles, norm, norm_triton
 from csn.depthwise_tiles import Config
 
 pytestmark = pytest.mark.skipif(MISSING, reason=REASON)
@@ -24,15 +24,12 @@ ONE, TWO = (1, 1, 1), (2, 2, 2)
 
 
 @pytest.fixture(autouse=True)
-def emulated(monkeypatch, tmp_path) -> list[Emulated]:
+def emulated(monkeypatch, tmp_path):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
-    stand_ins = []
-    for module in (depthwise_matrix, depthwise_triton, depthwise_tiles, norm_triton):
+    for module in (depthwise_tiles, norm_triton):
         for name, kernel in list(vars(module).items()):
             if name.endswith("_kernel"):
-                stand_ins.append(Emulated(kernel))
-                monkeypatch.setattr(module, name, stand_ins[-1])
-    return stand_ins
+                monkeypatch.setattr(module, name, Emulated(kernel))
 
 
 def check(got: Tensor, want: Tensor, bound: float) -> None:
@@ -43,7 +40,7 @@ def check(got: Tensor, want: Tensor, bound: float) -> None:
 def check_depthwise(config: Config, sums: Config, size: tuple[int, ...], dtype: torch.dtype, stride: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(size).to(dtype), torch.randn(size[1], 1, 3, 3, 3)
-    w64 = weight.to(dtype).double() if config.matrix else weight.double()
+    w64 = weight.double()
     y64 = exact.convolve(x.double(), w64, stride)
     g = torch.randn(y64.shape).to(dtype)
     check(depthwise_tiles.convolve(x, weight, stride, config), y64, ROUNDING[dtype])
@@ -54,7 +51,7 @@ def check_depthwise(config: Config, sums: Config, size: tuple[int, ...], dtype: 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize(("size", "stride"), [((2, 32, 3, 5, 7), ONE), ((1, 64, 2, 8, 8), ONE), ((1, 32, 3, 5, 6), TWO)], ids=str)
 def test_depthwise(size, stride, dtype):
-    config, sums = (depthwise_tiles.configs(direction, stride, dtype, size[1])[0] for direction in ("forward", "grad_weight"))
+    config, sums = (depthwise_tiles.configs(direction, stride)[0] for direction in ("forward", "grad_weight"))
     check_depthwise(config, sums, size, dtype, stride)
 
 
@@ -64,21 +61,10 @@ def test_sums_of_a_long_tile():
     check_depthwise(config, sums, (1, 32, 2, 5, 9), torch.bfloat16, ONE)
 
 
-SIXTEEN = [((2, 32, 3, 5, 7), torch.bfloat16), ((1, 64, 4, 8, 8), torch.float16), ((1, 32, 1, 1, 1), torch.float16)]
-
-
-@pytest.mark.parametrize("k", range(len(depthwise_tiles.MATRIX_CONFIGS)))
-@pytest.mark.parametrize(("size", "dtype"), SIXTEEN, ids=str)
-def test_depthwise_on_matrix_units(size, dtype, k, emulated):
-    check_depthwise(depthwise_tiles.MATRIX_CONFIGS[k], depthwise_tiles.MATRIX_SUM_CONFIGS[k], size, dtype, ONE)
-    assert not sum(one.conflicts for one in emulated if one.kernel.fn.__module__.endswith("matrix"))  # at shared memory
-
-
 def test_a_barrier_that_is_missing_shows(monkeypatch):
     monkeypatch.setattr(emulator, "Program", lambda text: Program(text.replace("bar.sync", "// bar.sync")))
-    x, weight = torch.randn(1, 32, 2, 8, 8).half(), torch.randn(32, 1, 3, 3, 3)
-    y = depthwise_tiles.convolve(x, weight, ONE, depthwise_tiles.MATRIX_CONFIGS[0])
-    assert not torch.allclose(y.double(), exact.convolve(x.double(), weight.half().double(), ONE), atol=1)
+    with pytest.raises(AssertionError):
+        check_depthwise(depthwise_tiles.CONFIGS[0], depthwise_tiles.SUM_CONFIGS[0], (1, 32, 2, 8, 8), torch.bfloat16, ONE)
 
 
 @pytest.mark.parametrize("mode", ["norm", "relu", "sum"])
@@ -113,3 +99,7 @@ def test_batch_norm(dtype, mode, monkeypatch):
         check(got, want, bound)
     if mode == "sum":
         check(other.grad, other64.grad, bound)
+    ours.load_state_dict(double.eval().state_dict())
+    z = norm.evaluated(ours.eval(), y.detach().clone(memory_format=torch.preserve_format), mode == "relu", other.detach() if mode == "sum" else None)
+    want = double(y64) + (other64 if mode == "sum" else 0)
+    check(z, want if mode == "norm" else want.relu(), bound)

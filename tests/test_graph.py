@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from torch import Tensor, nn
 
 import csn
 from csn import norm
+from csn.blocks import Residual
+from csn.evaluate import Forward
 from csn.graph import EAGER, Graphed
+from csn.recipes import SMOKE
 from csn.spec import Variant
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -52,17 +56,18 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_first_calls_are_eager_then_the_work_is_recorded_once(told: list[str]) -> None:
     seen = list[Tensor]()
 
-    def work(x: Tensor) -> None:
+    def work(x: Tensor) -> Tensor:
         assert norm._fused.get()
         seen.append(x)
         told.append("work")
+        return x
 
     graphed = Graphed(work)
-    for k in range(EAGER + 3):
-        graphed(torch.full((2,), float(k)))
+    results = [graphed(torch.full((2,), float(k))) for k in range(EAGER + 3)]
     assert told == ["on cpu", "work"] * EAGER + ["on cpu", "on current stream", "record", "work", "off current stream", "replayed"] + ["on cpu", "replayed"] * 2
     assert [x[0].item() for x in seen[:EAGER]] == [0.0, 1.0, 2.0]
     assert seen[-1].tolist() == [EAGER + 2.0] * 2  # what the recorded work reads: given anew in every call
+    assert all(result is one for result, one in zip(results, seen + 2 * seen[-1:], strict=True))  # the graph's own, of each call
     assert not norm._fused.get()
 
 
@@ -132,15 +137,73 @@ def gradients(eager: bool, net: nn.Module, clips: list[Tensor], labels: list[Ten
 @pytest.mark.parametrize("short", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("block", ["bottleneck-D", "bottleneck", "ip"])
 def test_gradients_equal_those_of_eager_steps(block: str, short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The eager steps take torch's batch norm. In 16 bits rounding decides what a ReLU does, so there the bound only finds what is left out."""
+    """The eager steps take torch's batch norm in fp32, ours in bf16. What rounding changes, a network as it is built multiplies: noise of 1e-6 on the
+    clips by up to 20,000, bf16 to 0.7 of the gradients; with weak residual branches, as here, by up to 2000 and to 0.2. The bounds find
+    what is left out: of one of the two micro-batches, say, 0.7."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
-    clips = [torch.randn(2, 3, 4, 64, 64, device="cuda") for _ in range(EAGER + 3)]
-    labels = [torch.randint(5, (2,), device="cuda") for _ in clips]
+    clips = [torch.randn(4, 3, 4, 64, 64, device="cuda") for _ in range(EAGER + 3)]
+    labels = [torch.randint(5, (4,), device="cuda") for _ in clips]
     found = []
     for eager in (True, False):
         torch.manual_seed(0)
         net = csn.build(Variant(block=block, depth=26, width=16), 5, 4).cuda().to(memory_format=torch.channels_last_3d).train()  # type: ignore[arg-type]
-        found.append(gradients(eager, net, clips, labels, short))
+        for branch in (module.body[-1] for module in net.modules() if isinstance(module, Residual)):
+            nn.init.constant_(branch.bn.weight, 0.1)  # type: ignore[union-attr, arg-type]
+        with norm.fused() if short else nullcontext():
+            found.append(gradients(eager, net, clips, labels, short))
     for plain, graphed in zip(*found, strict=True):
-        assert (plain - graphed).norm() < (0.1 if short else 2e-3) * plain.norm()
+        assert (plain - graphed).norm() < (0.3 if short else 0.02) * plain.norm()
+
+
+@GPU
+def test_gradients_that_are_none_are_made_by_the_graph_and_written_over() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2).cuda()
+    work = Graphed(lambda x: layer(x).square().sum().backward())
+    for k in range(EAGER + 3):
+        if work.graph is None:
+            layer.zero_grad()
+        x = torch.full((4, 3), float(k + 1), device="cuda")
+        work(x)
+        (want,) = torch.autograd.grad(layer(x).square().sum(), layer.weight)
+        assert layer.weight.grad is not None and torch.allclose(layer.weight.grad, want)
+
+
+@GPU
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_views_scored_by_a_graph_are_scored_as_without(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last batch, of fewer views, too; the network's own batch norm is torch's."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.manual_seed(0)
+    recipe = replace(SMOKE, precision=precision, views_per_batch=4)  # type: ignore[arg-type]
+    net = csn.build(Variant(block="bottleneck-D", depth=26, width=16), 5, 4).cuda().to(memory_format=torch.channels_last_3d)
+    with torch.no_grad():
+        for _ in range(20):  # statistics to score by
+            net.train()(torch.randn(4, 3, 4, 64, 64, device="cuda"))
+    forward = Forward(net.eval(), recipe, torch.device("cuda"))
+    for n in (4,) * (EAGER + 2) + (3, 1):
+        views = torch.randint(0, 256, (n, 4, 64, 64, 3), dtype=torch.uint8)
+        with torch.inference_mode():
+            want = forward.probabilities(views.cuda()).cpu()
+        got = torch.from_numpy(forward(views))
+        assert got.shape == want.shape and (got - want).abs().max() < (0.05 if precision == "bf16" else 1e-4)
+    assert isinstance(forward.work, Graphed) and forward.work.graph is not None
+
+
+def test_a_batch_is_filled_up_and_its_filling_not_scored() -> None:
+    """As on CUDA."""
+    torch.manual_seed(0)
+    forward = Forward(csn.build(Variant(block="bottleneck-D", depth=26, width=8), 5, 4).eval(), replace(SMOKE, views_per_batch=4), torch.device("cpu"))
+    views = torch.randint(0, 256, (3, 4, 32, 32, 3), dtype=torch.uint8)
+    want, seen = forward(views), list[torch.Size]()
+    own = forward.work
+
+    def work(given: Tensor) -> Tensor | None:
+        seen.append(given.shape)
+        return own(given)
+
+    forward.filled, forward.work = 4, work
+    got = forward(views)
+    assert seen == [(4, 4, 32, 32, 3)] and got.shape == (3, 5)
+    assert abs(got - want).max() < 1e-5

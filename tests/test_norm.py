@@ -61,6 +61,14 @@ for size, dtype, bound in (
         pairs += [(other.grad, other64.grad)] if mode == "sum" else []
         for k, (got, want) in enumerate(pairs):
             assert (got.double() - want).abs().max() <= bound * max(1.0, want.abs().max()), (size, dtype, mode, k)
+        double = double.eval()  # whose statistics hold no rounding
+        ours.load_state_dict(double.state_dict())
+        given = y.detach().clone(memory_format=torch.preserve_format)
+        z = norm.evaluated(ours.eval(), given, mode == "relu", other.detach() if mode == "sum" else None)
+        want = double(y64) + (other64 if mode == "sum" else 0)
+        want = want if mode == "norm" else want.relu()
+        assert z.data_ptr() == given.data_ptr() and z.dtype == dtype  # in the memory of what it was given
+        assert (z.double() - want).abs().max() <= bound * max(1.0, want.abs().max()), (size, dtype, mode, "eval")
 y = torch.randn(2, 3, 2, 3, 4).contiguous(memory_format=norm.NDHWC)
 y[1, 1, 1, 1, 1] = torch.inf  # makes torch's whole channel what is no number, and so ours
 ours, theirs = nn.BatchNorm3d(3).train(), nn.BatchNorm3d(3).train()
@@ -81,6 +89,7 @@ def test_the_kernels_under_the_interpreter() -> None:
 KERNELS = (
     ("statistics_kernel", {}), ("scale_kernel", {"RELU": True, "SUM": False}), ("scale_kernel", {"RELU": True, "SUM": True}),
     ("sums_kernel", {"RELU": True, "SUM": False}), ("sums_kernel", {"RELU": True, "SUM": True}), ("gradient_kernel", {"RELU": True}),
+    ("affine_kernel", {"RELU": True, "SUM": False}), ("affine_kernel", {"RELU": True, "SUM": True}),
 )  # fmt: skip
 
 
@@ -97,14 +106,14 @@ def test_maps_are_read_and_written_sixteen_bytes_at_a_time(
     if MISSING:
         pytest.skip(REASON)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
-    maps, sums = ("y", "other", "z", "g", "masked", "gy"), ("partial", "moments", "totals", "weight", "bias")
-    types = dict.fromkeys(maps, f"*{dtype}") | dict.fromkeys(sums, "*fp32")
+    maps, sums = ("y", "other", "z", "g", "masked", "gy"), ("partial", "moments", "totals", "weight", "bias", "mean", "var")
+    types = dict.fromkeys(maps, f"*{dtype}") | dict.fromkeys(sums, "*fp32") | {"eps": "fp32"}
     fixed = {"C": 256, "TALL": norm_triton.TILE // norm_triton.BLOCK, "WIDE": norm_triton.BLOCK, **modes}
     listing = disassembly(getattr(norm_triton, name), fixed, types, norm_triton.WARPS, tmp_path / "kernel.cubin")
     loads = re.findall(r"\b(LDG\S*)", listing)
     assert loads and all(load.startswith("LDG.E.128") for load in loads) and not re.search(r"\b(STL|LDL)\b", listing)
     stores = re.findall(r"\b(STG\S*)", listing)
-    if name in ("scale_kernel", "gradient_kernel"):
+    if name in ("scale_kernel", "gradient_kernel", "affine_kernel"):
         assert stores and all(store == "STG.E.128" for store in stores)
     else:  # beside partial sums, of which a thread has a few, only the other branch's gradient
         assert ("STG.E.128" in stores) == (name == "sums_kernel" and modes["SUM"])
@@ -155,6 +164,8 @@ def test_our_kernels_are_asked_only_where_they_pay_and_can(monkeypatch: pytest.M
             without.setattr(norm, "_triton_there", lambda: False)
             assert not norm.ours(bn, There())  # type: ignore[arg-type]
         assert not norm.ours(bn.eval(), There())  # type: ignore[arg-type]
+        with torch.no_grad():  # a test
+            assert norm.ours(bn, There())  # type: ignore[arg-type]
     bn.train()
     assert not norm.ours(bn, There())  # type: ignore[arg-type]
 
@@ -180,6 +191,11 @@ def test_on_cuda_it_equals_torchs_in_float64(size: tuple[int, ...], dtype: torch
         assert got is not None and want is not None
         # by the norm: where the sum rounds to zero in 16 bits, a ReLU is open in one and shut in the other
         assert (got.double() - want).norm() <= bound * want.norm()
+    with torch.no_grad(), norm.fused():
+        given = y.detach().clone(memory_format=torch.preserve_format)
+        z = norm.normalised(bn.eval(), given, mode == "relu", other if mode == "sum" else None)
+        assert z.data_ptr() == given.data_ptr()
+        assert (z.double() - torchs(exact.eval(), y64, mode, other64)).norm() <= bound * z.double().norm()
 
 
 def test_a_block_takes_the_same_steps_with_the_sum_in_its_last_box() -> None:
