@@ -1,7 +1,7 @@
 """Compile the Triton kernels of ir-CSN's and ResNet3D's training ahead of what needs them, side by side: python benchmarks/compile_ahead.py bf16 fp32
 
-For the layers of depth 152 on crops of 224 pixels, which those of depth 50 are among, and of the networks that the tests train. Triton
-keeps what it compiled on disk, so that later programs only load it.
+For the layers of depth 152 on crops of 224 pixels, which those of depth 50 are among. Triton keeps what it compiled on disk, so that
+later programs only load it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor
-from itertools import product
 from multiprocessing import get_context
 from typing import Any
 
@@ -18,12 +17,12 @@ from depthwise import DTYPES, layers
 from machine import on_cuda, script
 from norm import maps
 
-from csn import depthwise_tiles, norm_triton
+from csn import depthwise_tiles, norm_triton, stem, stem_triton
 from csn.spec import require
 
 NDHWC = torch.channels_last_3d
 PROCESSES = 16
-NETWORKS = ((152, 32, 224, 64), (26, 4, 32, 8), (26, 4, 64, 16))  # depth, frames, crop, width
+NETWORK = 152, 32, 224  # depth, frames, crop
 Job = tuple[Any, ...]
 
 
@@ -32,7 +31,7 @@ def compile_some(jobs: list[Job]) -> list[str]:
     failed = []
     for job in jobs:
         try:
-            (normalise if job[0] == "norm" else convolve)(*job)
+            {"norm": normalise, "stem": begin}.get(job[0], convolve)(*job)
         except Exception as error:
             failed.append(f"{job} does not compile: {str(error).splitlines()[0]}")
     return failed
@@ -56,16 +55,24 @@ def normalise(_: str, dtype: str, channels: int, mode: str) -> None:
     running = weight.clone(), weight.clone(), torch.zeros((), dtype=torch.long, device="cuda")
     z, moments = norm_triton.forward(y, y if mode == "sum" else None, weight, weight, running, 0.1, 1e-3, mode != "norm")
     norm_triton.backward(y, y, z if mode == "sum" else None, moments, weight, weight, mode != "norm")
+    norm_triton.affine(y, y if mode == "sum" else None, weight, weight, weight, weight, 1e-3, mode != "norm")
+
+
+def begin(_: str, dtype: str) -> None:
+    stem_triton.blocks(torch.zeros(1, 3, 2, 8, 8, device="cuda"), DTYPES[dtype], stem.BEFORE, stem.LANES)
+    x = torch.zeros(1, 64, 2, 8, 8, device="cuda", dtype=DTYPES[dtype]).contiguous(memory_format=NDHWC)
+    stem_triton.unpool(*stem_triton.pool(x), tuple(x.shape))
 
 
 def jobs_of(dtypes: list[str]) -> list[Job]:
     found: set[Job] = set()
-    for dtype, network in product(dtypes, NETWORKS):
-        for c, _, h, w, stride in layers(*network):
+    for dtype in dtypes:
+        found.add(("stem", dtype))
+        for c, _, h, w, stride in layers(*NETWORK, 64):
             for direction in ("forward", "grad_weight") if stride == (1, 1, 1) else ("forward", "grad_input", "grad_weight"):
                 found |= {(direction, dtype, c, h, w, stride, config) for config in depthwise_tiles.configs(direction, stride)}
-        found |= {("norm", dtype, c, mode) for c, *_, mode in maps(*network)}
-    return sorted(found)
+        found |= {("norm", dtype, c, mode) for c, *_, mode in maps(*NETWORK)}
+    return sorted(found, key=str)
 
 
 def main() -> int:

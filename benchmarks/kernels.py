@@ -31,7 +31,7 @@ KINDS = {  # of kernels, by what their names contain; the first that fits
     "pooling": ("pool",),
     "optimiser, zeros": ("multi_tensor", "FillFunctor", "Memset"),
     "sums of gradients": ("CUDAFunctor_add",),
-    "copies, casts": ("copy", "Memcpy", "CatArray"),
+    "copies, casts": ("copy", "Memcpy", "CatArray", "blocks_kernel"),
 }
 NETWORKS = ("ir-CSN", "ResNet3D")
 Kernels = Mapping[str, tuple[float, float]]  # name -> how many of them a step has, and their milliseconds together

@@ -56,21 +56,22 @@ def ours(norm: nn.BatchNorm3d, y: Tensor) -> bool:
     Of torch's own batch norm alone: another kind (SyncBatchNorm) computes something else, and one with hooks is to be called.
     """
     return (
-        not torch.compiler.is_compiling()
-        and _fused.get()
+        with_triton(y)
         and type(norm) is nn.BatchNorm3d
         and not norm._forward_hooks
         and not norm._forward_pre_hooks
-        and _triton_there()
-        and y.is_cuda
         and (norm.training or not torch.is_grad_enabled())
-        and y.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and y.is_contiguous(memory_format=NDHWC)
         and norm.affine
         and norm.running_mean is not None
         and norm.momentum is not None
         and y.numel() > y.shape[1]  # of one value there is no variance: torch says so
     )
+
+
+def with_triton(x: Tensor) -> bool:
+    """Whether kernels of ours beside convolutions take x: within `fused`, on CUDA, in at most 32 bits, run now and not traced by torch.compile."""
+    return not torch.compiler.is_compiling() and _fused.get() and _triton_there() and x.is_cuda and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
 @cache

@@ -17,6 +17,7 @@ from csn.blocks import ConvBN, Residual, Stride
 from csn.depthwise import DepthwiseConv3d
 from csn.pointwise import PointwiseConv3d
 from csn.spec import STAGES, UserError, Variant, require
+from csn.stem import MaxPool1
 
 
 def strides(frames: int) -> tuple[Stride, Stride, Stride, Stride]:
@@ -33,7 +34,7 @@ class Stem(nn.Module):
     def __init__(self, width: int, pool1: bool) -> None:
         super().__init__()
         self.conv1 = ConvBN(3, width, (3, 7, 7), (1, 2, 2))
-        self.pool1 = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)) if pool1 else nn.Identity()
+        self.pool1 = MaxPool1() if pool1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool1(self.conv1(x))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 Lanes = NDArray[Any]  # one value for each thread of a warp
 LANES = np.arange(32)
 BITS: dict[int, Any] = {1: np.bool_, 8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
-TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.int64: "*i64"}
+TYPES = {torch.uint8: "*u8", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.int64: "*i64"}
 
 
 class Emulated:
@@ -126,6 +126,11 @@ def field(a: Lanes, start: Lanes, length: Lanes) -> Lanes:
     return found.astype(a.dtype)
 
 
+def picked_bytes(a: Lanes, b: Lanes, which: Lanes) -> Lanes:
+    both = np.concatenate([np.ascontiguousarray(one).view(np.uint8).reshape(32, 4) for one in (a, b)], 1)
+    return np.take_along_axis(both, (which[:, None] >> 4 * np.arange(4, dtype=np.uint32) & 7).astype(np.int64), 1).view(np.uint32).reshape(32)
+
+
 def quotient(a: Lanes, b: Lanes) -> Lanes:
     return a / b if a.dtype.kind == "f" else np.trunc(a.astype(np.float64) / b).astype(a.dtype)
 
@@ -134,10 +139,11 @@ ARITHMETIC: dict[str, Callable[..., Lanes]] = {
     "mov": lambda a: a, "neg": np.negative, "abs": np.abs, "not": np.invert, "sqrt": np.sqrt, "rcp": np.reciprocal,
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": quotient, "rem": np.fmod, "min": np.minimum, "max": np.maximum,
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "shl": shifted(np.left_shift), "shr": shifted(np.right_shift),
-    "fma": rounded_sum, "mad": rounded_sum, "bfe": field,
+    "fma": rounded_sum, "mad": rounded_sum, "bfe": field, "prmt": picked_bytes,
 }  # fmt: skip
 TESTS: dict[str, Callable[..., Lanes]] = {
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
+    "nan": lambda a, b: np.isnan(a) | np.isnan(b),
 }  # fmt: skip
 
 
@@ -145,9 +151,9 @@ GARBAGE = np.full(32, 0xA5A5A5A5A5A5A5A5, np.uint64)
 
 
 def upper_half(a: Lanes, b: Lanes) -> Lanes:
-    """Of the 64 bits of a product of 32-bit numbers."""
+    """Of the bits of a product, twice as many as those of the numbers, 32 at most."""
     wide = np.int64 if a.dtype.kind == "i" else np.uint64
-    return (a.astype(wide) * b.astype(wide) >> 32).astype(a.dtype)
+    return (a.astype(wide) * b.astype(wide) >> wide(8 * a.dtype.itemsize)).astype(a.dtype)
 
 
 class Warp:

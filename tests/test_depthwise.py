@@ -189,6 +189,7 @@ def test_same_inputs_same_bits():
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
 @pytest.mark.parametrize("device", DEVICES)
 def test_compiled_equals_eager(device):
     """With the compiler's own code around the operators on CUDA, which asserts the strides of their results."""

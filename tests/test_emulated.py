@@ -10,12 +10,13 @@ from contextlib import nullcontext
 import emulator
 import pytest
 import torch
+import torch.nn.functional as F
 from emulator import Emulated, Program
 from machine_code import MISSING, REASON
 from torch import Tensor, nn
 
 from csn import depthwise as exact
-from csn import depthwise_tiles, norm, norm_triton
+from csn import depthwise_tiles, norm, norm_triton, stem, stem_triton
 from csn.depthwise_tiles import Config
 
 pytestmark = pytest.mark.skipif(MISSING, reason=REASON)
@@ -26,7 +27,7 @@ ONE, TWO = (1, 1, 1), (2, 2, 2)
 @pytest.fixture(autouse=True)
 def emulated(monkeypatch, tmp_path):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
-    for module in (depthwise_tiles, norm_triton):
+    for module in (depthwise_tiles, norm_triton, stem_triton):
         for name, kernel in list(vars(module).items()):
             if name.endswith("_kernel"):
                 monkeypatch.setattr(module, name, Emulated(kernel))
@@ -103,3 +104,21 @@ def test_batch_norm(dtype, mode, monkeypatch):
     z = norm.evaluated(ours.eval(), y.detach().clone(memory_format=torch.preserve_format), mode == "relu", other.detach() if mode == "sum" else None)
     want = double(y64) + (other64 if mode == "sum" else 0)
     check(z, want if mode == "norm" else want.relu(), bound)
+
+
+def test_blocks_of_pixels(monkeypatch):
+    monkeypatch.setattr(stem_triton, "TILE", 1024)
+    x = torch.randint(-99, 99, (2, 3, 2, 5, 6)).float()
+    assert torch.equal(stem_triton.blocks(x, torch.bfloat16, stem.BEFORE, 64), stem.in_blocks(x, torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_pool1(dtype, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(stem_triton, "TILE", 1024)
+    x = torch.randint(-3, 3, (2, 72, 1, 5, 4)).to(dtype).contiguous(memory_format=norm.NDHWC).requires_grad_()
+    y, place = stem_triton.pool(x.detach())
+    want = F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+    g = torch.randint(-9, 9, want.shape).to(dtype).contiguous(memory_format=norm.NDHWC)
+    want.backward(g)
+    assert torch.equal(y, want) and torch.equal(stem_triton.unpool(g, place, x.shape), x.grad)
