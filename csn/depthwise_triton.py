@@ -17,7 +17,8 @@ from float32, compiled for sm_90 by Triton 3.8 (3.6 is alike; tests/test_depthwi
     weight_kernel, stride 2     87 and 72, 238 and 255 registers
 On an H200 (ncu, 8 x 64 x 32 x 56 x 56, bfloat16) 66 to 71 of 100 slots for an instruction are filled, registers allowing 8 to 12 warps at a time;
 with all filled the forward would take 73 to 83 us, its products alone 43, and a copy of the same bytes 49. Unrolling the loop over
-time, which saves moves between registers, makes the compiler read so far ahead that registers do not suffice.
+time, which saves moves between registers, makes the compiler read so far ahead that registers do not suffice. Matrix units, which take a
+quarter of the instructions for bands of the filter, were slower in every tiling tried (results/benchmarks/depthwise_gpu_tilings.csv).
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disable-error-code="assignment"

@@ -1,8 +1,8 @@
 """A step of training, or a batch of the test, without its launches: thousands of small kernels, started by the GPU itself.
 
 A step of CSN-152 is some two thousand kernels, most of which take less time than the processor needs to start the next one. A CUDA
-graph records them once and starts them all with one call. With batch norm fused, which pays only then, a step of ir-CSN-152 takes 24 ms,
-and 95 without either (H200, results/benchmarks/step_gpu_152.csv).
+graph records them once and starts them all with one call. With batch norm fused, which pays only then, a step of ir-CSN-152 takes 20 ms,
+and 127 without either (H200, results/benchmarks/step_gpu_152.csv).
 """
 
 from __future__ import annotations

@@ -78,9 +78,10 @@ def test_what_is_told_of_a_gpu_is_that_of_the_files() -> None:
 
     infer = rows("step_gpu_152_infer")
     ours, theirs, resnet = ms(infer, "ir-CSN", "channels_last_3d"), ms(infer, "ir-CSN", "NCDHW torch-conv"), ms(infer, "ResNet3D", "channels_last_3d")
-    assert f"time: {ours:.1f} ms, with torch's convolutions {theirs:.1f} ms, and ResNet3D-152 {resnet:.1f} ms" in told
-    ours, resnet = ms(infer, "ir-CSN", "channels_last_3d folded"), ms(infer, "ResNet3D", "channels_last_3d folded")
-    assert f"folding cost time, {ours:.1f} ms, with which ResNet3D-152 takes {resnet:.1f} ms" in told
+    eager, folded = ms(infer, "ir-CSN", "NCDHW torch-conv eager"), ms(infer, "ir-CSN", "channels_last_3d folded")
+    assert f"four clips takes {ours:.1f} ms, with torch's convolutions {theirs:.1f} ms ({eager:.1f} ms as torch runs" in told
+    assert f"with ResNet3D-152 {resnet:.1f} ms" in told and f"eagerly, {folded:.1f} ms" in told
+    assert theirs < ms(infer, "ir-CSN", "channels_last_3d torch-conv")
 
     def shares(layers: pd.DataFrame) -> dict[tuple[str, str], int]:
         """Of a copy's bandwidth, in per cent, on the large layers: (stride, direction) -> share."""
@@ -98,11 +99,24 @@ def test_what_is_told_of_a_gpu_is_that_of_the_files() -> None:
     plain = wide["1x1x1", "forward"], wide["1x1x1", "grad_weight"]
     assert f"8 frames it is {plain[0]} and {plain[1]} %, and {min(strided)} to {max(strided)} %" in told
 
-    resnet, norms = ms(deep, "ResNet3D", "channels_last_3d"), float((maps.ours_ms * maps.maps).sum())
+    resnet = ms(deep, "ResNet3D", "channels_last_3d")
     flops = 1 / float(deep[deep.network == "ResNet3D"].flops_over_ir_csn.iloc[0])
     ratio = 1 / float(deep[deep.network == "ResNet3D"].time_over_ir_csn.iloc[0])
     assert f"at most {1.5 * flops:.2f}, 1.5 times the ratio of FLOPs, {flops:.2f}. It is {ratio:.2f}." in told
-    assert f"takes {norms:.1f} ms of either step" in told and f"would still be {(norms + flops * (resnet - norms)) / resnet:.2f}" in told
+    work = rows("kernels_gpu_152").query("mode == 'train'").pivot(index="work", columns="network", values="ms").fillna(0)
+    norms, products = work.loc["batch norm, ReLU, sum"], work.loc["1x1x1 products"]
+    assert all(f"{value:.1f}" == f"{norms.max():.1f}" for value in norms) and all(f"{value:.1f}" == f"{products.max():.1f}" for value in products)
+    assert f"sum takes {norms.max():.1f} ms of either step" in told and f"1x1x1 products take {products.max():.1f} ms" in told
+    both, left = norms["ir-CSN"] + products["ir-CSN"], 1.5 * flops * resnet
+    assert both > left and f"together {both:.1f} ms where the aim leaves {left:.1f} ms" in told
+    convolutions = work.loc["convolutions"] + work.loc["depthwise"]
+    assert f"take {convolutions['ResNet3D']:.1f} ms of ResNet3D's step and, with the depthwise ones, {convolutions['ir-CSN']:.1f} ms of ir-CSN's" in told
+    tilings = rows("depthwise_gpu_tilings")
+    numbers = tilings.groupby(["direction", "units"]).tiling.nunique()
+    assert f"of {numbers['forward', 'matrix']} tilings forward and {numbers['grad_weight', 'matrix']} of the gradient of the weight" in told
+    best = tilings.groupby(["direction", "shape", "units"]).ms.min().unstack()
+    slower = {direction: span(list(ratios), 2) for direction, ratios in (best.matrix / best.fma).groupby("direction")}
+    assert f"best take {slower['forward']} and {slower['grad_weight']} times as long" in told
     wide = maps[maps["shape"].str.endswith(("x112x112", "x56x56", "x28x28", "x14x14"))].share_of_copy
     assert f"at {100 * wide.min():.0f} to {100 * wide.max():.0f} % of the bandwidth" in told
 

@@ -24,6 +24,7 @@ from csn.spec import Run, Variant
 from csn.train import Place, train
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+PROTOTYPE = pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch says that it may miss some
 WARM, STEPS = 10, 30
 RECIPE = replace(SMOKE, batch=8, micro_batch=4, warmup=0, epochs=1, clips_per_epoch=8 * (WARM + STEPS))
 RUN = Run(variant=Variant(block="bottleneck-D", depth=26, width=8), recipe=RECIPE, seed=0)
@@ -81,6 +82,7 @@ def test_training_is_what_it_is_with_torchs_own_convolutions(data: Path, tmp_pat
 
 
 @GPU
+@PROTOTYPE
 def test_steps_do_not_wait_for_the_gpu(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between reports, once a second and at the end of an epoch, that is: here the clock stands still."""
     monkeypatch.setenv("CSN_DEPTHWISE", "triton")
@@ -100,6 +102,7 @@ def test_steps_do_not_wait_for_the_gpu(data: Path, tmp_path: Path, monkeypatch: 
 
 
 @GPU
+@PROTOTYPE
 def test_processes_do_not_wait_to_hear_who_was_asked_to_stop(tmp_path: Path) -> None:
     dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
@@ -118,13 +121,17 @@ def test_processes_do_not_wait_to_hear_who_was_asked_to_stop(tmp_path: Path) -> 
 
 
 @GPU
-def test_a_graph_adds_to_gradients_that_processes_share(tmp_path: Path) -> None:
+def test_a_graph_adds_to_gradients_that_processes_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a network whose rounding nothing multiplies."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         found = []
         for eager in (False, True):
             torch.manual_seed(0)
-            net = csn.build(RUN.variant, 4, 4).cuda().to(memory_format=torch.channels_last_3d).train()
+            layers = DepthwiseConv3d(3, (1, 2, 2)), torch.nn.Tanh(), torch.nn.Conv3d(3, 5, 1), torch.nn.Flatten(), torch.nn.LazyLinear(4)
+            net = torch.nn.Sequential(*layers).cuda().to(memory_format=torch.channels_last_3d)
+            net(torch.zeros(2, 3, 4, 32, 32).cuda())  # which tells the last layer its size
             exchange = Exchange(net, Place(torch.device("cuda")), 2)
 
             def learn(clips: torch.Tensor, net: torch.nn.Module = net) -> None:
@@ -139,7 +146,7 @@ def test_a_graph_adds_to_gradients_that_processes_share(tmp_path: Path) -> None:
             begin = exchange.gradients.data_ptr()
             assert all(0 <= w.grad.data_ptr() - begin < 4 * len(exchange.gradients) for w in net.parameters())  # type: ignore[union-attr]
             found.append(exchange.gradients)
-        assert found[1].any() and (found[0] - found[1]).norm() < 2e-3 * found[1].norm()
+        assert found[1].any() and (found[0] - found[1]).norm() < 1e-4 * found[1].norm()
     finally:
         dist.destroy_process_group()
 
