@@ -129,9 +129,8 @@ def test_a_graph_adds_to_gradients_that_processes_share(tmp_path: Path, monkeypa
         found = []
         for eager in (False, True):
             torch.manual_seed(0)
-            layers = DepthwiseConv3d(3, (1, 2, 2)), torch.nn.Tanh(), torch.nn.Conv3d(3, 5, 1), torch.nn.Flatten(), torch.nn.LazyLinear(4)
+            layers = DepthwiseConv3d(3, (1, 2, 2)), torch.nn.Tanh(), torch.nn.Conv3d(3, 5, 1), torch.nn.Flatten(), torch.nn.Linear(5120, 4)
             net = torch.nn.Sequential(*layers).cuda().to(memory_format=torch.channels_last_3d)
-            net(torch.zeros(2, 3, 4, 32, 32).cuda())  # which tells the last layer its size
             exchange = Exchange(net, Place(torch.device("cuda")), 2)
 
             def learn(clips: torch.Tensor, net: torch.nn.Module = net) -> None:
@@ -152,9 +151,11 @@ def test_a_graph_adds_to_gradients_that_processes_share(tmp_path: Path, monkeypa
 
 
 @GPU
-def test_training_by_graph_does_not_change_the_result(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("micro_batch", [4, 8])
+def test_training_by_graph_does_not_change_the_result(micro_batch: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two micro-batches, whose gradients are added up, and of one, whose graph makes them."""
     monkeypatch.setenv("CSN_DEPTHWISE", "triton")
-    recipe = replace(SMOKE, batch=8, micro_batch=4, warmup=0, epochs=2, clips_per_epoch=64, lr=1e-3)
+    recipe = replace(SMOKE, batch=8, micro_batch=micro_batch, warmup=0, epochs=2, clips_per_epoch=64, lr=1e-3)
     split, losses, phases = load(SMOKE, data, "train"), [], list[str]()
     for eager in (EAGER, 10**6):
         monkeypatch.setattr(graph, "EAGER", eager)
