@@ -31,7 +31,7 @@ def compile_some(jobs: list[Job]) -> list[str]:
     failed = []
     for job in jobs:
         try:
-            {"norm": normalise, "stem": begin}.get(job[0], convolve)(*job)
+            {"norm": normalise, "stem": around_conv1}.get(job[0], convolve)(*job)
         except Exception as error:
             failed.append(f"{job} does not compile: {str(error).splitlines()[0]}")
     return failed
@@ -58,7 +58,7 @@ def normalise(_: str, dtype: str, channels: int, mode: str) -> None:
     norm_triton.affine(y, y if mode == "sum" else None, weight, weight, weight, weight, 1e-3, mode != "norm")
 
 
-def begin(_: str, dtype: str) -> None:
+def around_conv1(_: str, dtype: str) -> None:
     stem_triton.blocks(torch.zeros(1, 3, 2, 8, 8, device="cuda"), DTYPES[dtype], stem.BEFORE, stem.LANES)
     x = torch.zeros(1, 64, 2, 8, 8, device="cuda", dtype=DTYPES[dtype]).contiguous(memory_format=NDHWC)
     stem_triton.unpool(*stem_triton.pool(x), tuple(x.shape))
