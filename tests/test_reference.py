@@ -133,7 +133,7 @@ def test_a_video_is_the_mean_of_its_views(monkeypatch: pytest.MonkeyPatch) -> No
     split = Split(tuple(Sample(Path(name), (k,), name) for k, name in enumerate("ab")), ("x", "y"))
     views = [(torch.full((3, 1), 3.0 * k) + torch.arange(3.0).view(3, 1), k, True) for k in (0, 1)]
     monkeypatch.setattr(testing, "test_videos", lambda *_: iter(views))
-    monkeypatch.setattr(testing, "forward", lambda net, part, *_: np.array([probs[int(at) // 3][int(at) % 3] for at in part[:, 0]], np.float32))
+    monkeypatch.setattr(testing.Forward, "__call__", lambda _, part: np.array([probs[int(at) // 3][int(at) % 3] for at in part[:, 0]], np.float32))
     for at_once in (2, 3, 100):
         found = evaluate(nn.Identity(), split, replace(SMOKE, views_per_batch=at_once), Reader(), torch.device("cpu"))
         assert np.allclose(found.probs, [[0.4, 0.6], [1.1 / 3, 1.9 / 3]]) and np.allclose(found.clip, [2 / 3, 2 / 3])
