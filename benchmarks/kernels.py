@@ -3,7 +3,8 @@
     python benchmarks/kernels.py --depth 152 --frames 32 --crop 224 --batch 4 --name kernels_gpu_152
 
 Steps as benchmarks/step.py has them, one CUDA graph each, watched by torch's profiler: every kernel's time on the device. idle is what the step
-takes beyond, by the clock, without the profiler: the gaps between kernels, and starting the graph. The CSV is written after every step measured.
+takes beyond, by the clock, without the profiler: the gaps between kernels, and starting the graph; 0 where the kernels, watched, take longer than
+the step. The CSV is written after every step measured.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 from machine import RESULTS, describe, heading, on_cuda, script, show, write
-from step import BLOCKS, DEPTHS, WARM, prepare
+from step import DEPTHS, WARM, prepare
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from csn.flags import Parser, file_name, positive
@@ -34,6 +35,7 @@ KINDS = {  # of kernels, by what their names contain; the first that fits
     "copies, casts": ("copy", "Memcpy", "CatArray", "blocks_kernel"),
 }
 NETWORKS = ("ir-CSN", "ResNet3D")
+ROUNDS = 5  # steps that are timed, and as many that are watched
 Kernels = Mapping[str, tuple[float, float]]  # name -> how many of them a step has, and their milliseconds together
 
 
@@ -41,10 +43,10 @@ def kind_of(name: str) -> str:
     return next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "other")
 
 
-def clocked(step: Callable[[], None], rounds: int) -> float:
+def clocked(step: Callable[[], None]) -> float:
     """Median milliseconds of a step by the clock."""
     laps = []
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         began = time.perf_counter()
         step()
         torch.cuda.synchronize()
@@ -52,17 +54,17 @@ def clocked(step: Callable[[], None], rounds: int) -> float:
     return 1e3 * median(laps)
 
 
-def watched(step: Callable[[], None], rounds: int) -> Kernels:
-    """The kernels of a step, the mean over rounds."""
+def watched(step: Callable[[], None]) -> Kernels:
+    """The kernels of a step, the mean over ROUNDS."""
     found: dict[str, tuple[float, float]] = {}
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        for _ in range(rounds):
+        for _ in range(ROUNDS):
             step()
         torch.cuda.synchronize()
     for event in profile.events() or ():
         if event.device_type == torch.autograd.DeviceType.CUDA:
             number, ms = found.get(event.name, (0.0, 0.0))
-            found[event.name] = number + 1 / rounds, ms + event.time_range.elapsed_us() / 1e3 / rounds
+            found[event.name] = number + 1 / ROUNDS, ms + event.time_range.elapsed_us() / 1e3 / ROUNDS
     return found
 
 
@@ -105,27 +107,25 @@ def figure(rows: list[dict[str, Any]], facts: Mapping[str, str], file: Path) -> 
 
 def main() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", choices=list(BLOCKS), default=list(NETWORKS))
     parser.add_argument("--depth", type=int, choices=DEPTHS, default=152)
     parser.add_argument("--batch", type=positive, default=4)
     parser.add_argument("--frames", type=positive, default=32)
     parser.add_argument("--crop", type=positive, default=224)
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="bf16")
-    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--name", type=file_name, default="kernels", help="of the CSV and the figure")
     args = parser.parse_args()
     on_cuda(argparse.Namespace(device="cuda"))
     facts = describe("cuda") | {"setting": f"depth {args.depth}, batch {args.batch}, {args.frames}x{args.crop}x{args.crop}, {args.dtype}"}
     rows: list[dict[str, Any]] = []
     for mode in ("train", "infer"):
-        for network in args.networks:
+        for network in NETWORKS:
             serve = argparse.Namespace(**vars(args), serve=f"{network}/{args.depth}/channels_last_3d", mode=mode, device="cuda", compile=False)
             step = prepare(serve)[1]
             for _ in range(WARM):
                 step()
             torch.cuda.synchronize()
-            whole = clocked(step, args.rounds)
-            rows += rows_of(mode, network, watched(step, args.rounds), whole)
+            whole = clocked(step)
+            rows += rows_of(mode, network, watched(step), whole)
             del step
             file = write(args.name, rows, facts)
     show(facts["setting"], rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def evaluate(
     size: int = 1,
 ) -> Scores:
     """Scores of net on this rank's videos of split. At most recipe.views_per_batch views are on the device at once; the uint8
-    views of the videos in hand wait in main memory. tick(done, total) counts videos.
+    views of the videos in hand wait in main memory, on CUDA until they fill a batch. tick(done, total) counts videos.
 
     With size processes each takes every size-th video, and all return the scores of the whole split, in its order.
     Raises UserError when more than 5 % of the videos are damaged.
@@ -80,34 +81,35 @@ def evaluate(
     labels = labels_of(split)[rank::size]
     damaged: list[str] = []
     pending: list[torch.Tensor] = []
-    owners: list[int] = []
+    owners: list[int] = []  # of each view that is pending
+    found: dict[int, list[NDArray[np.float32]]] = {}  # of videos some of whose views are scored
 
-    def flush() -> None:
+    def flush(last: bool = False) -> None:
         if not owners:
             return
         views = torch.cat(pending)
-        out = np.concatenate([forward(part) for part in views.split(recipe.views_per_batch)])
-        at = 0
-        for owner, views_of in zip(owners, pending, strict=True):
-            rows = out[at : at + len(views_of)]
-            at += len(views_of)
+        scored = len(views) if last or not forward.filled else len(views) // forward.filled * forward.filled
+        for part in views[:scored].split(recipe.views_per_batch):
+            for row in forward(part):
+                found.setdefault(owners.pop(0), []).append(row)
+        pending[:] = [views[scored:].clone()] if owners else []  # a copy: the others' memory is not to wait with them
+        for owner in set(found) - set(owners):
+            rows = np.stack(found.pop(owner))
             probs[owner] = rows.mean(0)
             clip[owner] = top_k(rows, labels[[owner] * len(rows)]).mean()
-        pending.clear()
-        owners.clear()
 
     for k, (views, index, readable) in enumerate(test_videos(split, recipe, reader, rank, size, workers)):
         if readable:
             pending.append(views)
-            owners.append(k)
+            owners += [k] * len(views)
         else:
             damaged.append(split.samples[index].video)
             if len(damaged) > MOST_DAMAGED * len(split.samples):  # of all: one process may have met more than its share
                 raise UserError(too_many(len(damaged), len(split.samples)))
-        if sum(map(len, pending)) >= recipe.views_per_batch:
+        if len(owners) >= recipe.views_per_batch:
             flush()
         tick(k + 1, total)
-    flush()
+    flush(last=True)
     videos = tuple(split.samples[i].video for i in range(rank, len(split.samples), size))
     own = Scores(probs, clip, labels, videos, tuple(damaged))
     scores = own if size == 1 else gathered(own, size)
@@ -144,16 +146,16 @@ def gathered(own: Scores, size: int) -> Scores:
 
 
 class Forward:
-    """Probabilities (n, K) of uint8 views (n, T, H, W, 3), n at most recipe.views_per_batch, by net in eval mode on device; a dense
-    head's positions are averaged after the softmax.
+    """Probabilities (n, K) of uint8 views (n, T, H, W, 3), n at most recipe.views_per_batch, by net in eval mode on device.
 
     On CUDA every batch is filled up to views_per_batch, and the forward is one CUDA graph from the fourth on.
     """
 
     def __init__(self, net: nn.Module, recipe: Recipe, device: torch.device) -> None:
-        self.net, self.recipe, self.device = net, recipe, device
+        self.device = device
         self.filled = recipe.views_per_batch if device.type == "cuda" else 0
-        self.work = Graphed(self.probabilities) if self.filled else self.probabilities
+        work = partial(probabilities, net, recipe)  # nothing that leads back here: the graph goes when this goes, and its memory with it
+        self.work = Graphed(work) if self.filled else work
 
     @torch.inference_mode()
     def __call__(self, views: torch.Tensor) -> NDArray[np.float32]:
@@ -164,8 +166,10 @@ class Forward:
         assert probs is not None
         return probs[:n].cpu().numpy()
 
-    def probabilities(self, views: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            logits = self.net(normalise(views, self.recipe))
-        probs = logits.float().softmax(1)
-        return probs.flatten(2).mean(2) if probs.ndim > 2 else probs
+
+def probabilities(net: nn.Module, recipe: Recipe, views: torch.Tensor) -> torch.Tensor:
+    """(n, K) of uint8 views (n, T, H, W, 3) on the device of net; a dense head's positions are averaged after the softmax."""
+    with torch.autocast(views.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        logits = net(normalise(views, recipe))
+    probs = logits.float().softmax(1)
+    return probs.flatten(2).mean(2) if probs.ndim > 2 else probs

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from csn.checkpoints.facts import metadata
 from csn.checkpoints.network import facts_of, load
+from csn.dense import DenseConv3d
 from csn.depthwise import DepthwiseConv3d
 from csn.files import write_atomic
 from csn.flags import Parser
@@ -29,7 +30,7 @@ from csn.inference import folded
 from csn.pointwise import PointwiseConv3d
 from csn.resnet3d import ResNet3D
 from csn.spec import UserError
-from csn.stem import StemConv3d
+from csn.stem import MaxPool1, StemConv3d
 
 TOLERANCE = 1e-3  # of the largest logit; more is no rounding, and nothing is written
 
@@ -76,13 +77,15 @@ def export(net: ResNet3D, path: Path, fold: bool = False, size: tuple[int, int, 
 
 
 def portable(net: ResNet3D) -> nn.Module:
-    """A copy of net in torch's own modules: nn.Conv3d in place of our kernels, the same weights."""
+    """A copy of net in torch's own modules: nn.Conv3d and nn.MaxPool3d in place of ours, the same weights."""
     copied = copy.deepcopy(net).cpu().eval()
     for module in list(copied.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, (DepthwiseConv3d, PointwiseConv3d, StemConv3d)):
+            if isinstance(child, MaxPool1):
+                setattr(module, name, nn.MaxPool3d(child.kernel_size, child.stride, child.padding))
+            elif isinstance(child, (DepthwiseConv3d, PointwiseConv3d, StemConv3d, DenseConv3d)):
                 c_out, c_in, *kernel = child.weight.shape
-                groups = c_out if isinstance(child, DepthwiseConv3d) else 1
+                groups = c_out if isinstance(child, DepthwiseConv3d) else getattr(child, "groups", 1)
                 padding = tuple(k // 2 for k in kernel)
                 plain = nn.Conv3d(c_in * groups, c_out, tuple(kernel), child.stride, padding, groups=groups, bias=False)  # type: ignore[arg-type]
                 plain.weight = child.weight

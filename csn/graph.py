@@ -24,9 +24,9 @@ class Graphed:
     writes beside them (weights, gradients, sums) has to stay where it is in memory: gradients are set to zero, not to None, and added to; those
     that are None when the graph is made are the graph's own from then on, written over in every call. A number that it reads, such as a
     momentum, stays what it was. It may not wait for the device, and nothing that leads back to its gradients, such as a loss that is not
-    detached, may outlive it. Batch norm in it is fused (csn.norm): many small kernels, which cost nothing to start here. A call that raises
-    counts for nothing. Raises ValueError where the arguments are not those of the graph, and within autocast that began outside of it: its
-    copies of the weights are gone when it ends, and the graph would read them still.
+    detached, may outlive it. Batch norm in it, pool1 and what stands before conv1 are kernels of ours (csn.norm.fused), many small ones, which
+    cost nothing to start here. A call that raises counts for nothing. Raises ValueError where the arguments are not those of the graph, and
+    within autocast that began outside of it: its copies of the weights are gone when it ends, and the graph would read them still.
     """
 
     def __init__(self, work: Callable[..., Tensor | None]) -> None:

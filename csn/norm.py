@@ -25,7 +25,8 @@ _fused = ContextVar("fused", default=False)
 
 @contextmanager
 def fused() -> Iterator[None]:
-    """Within it, batch norm on CUDA, in training or in eval mode without gradients, is computed by our kernels."""
+    """Within it, batch norm on CUDA, in training or in eval mode without gradients, is computed by our kernels; so are pool1 and the blocks of
+    pixels before conv1 (csn.stem)."""
     token = _fused.set(True)
     try:
         yield

@@ -75,7 +75,7 @@ def protocol(net: nn.Module, clips: int = CLIPS, crops: int = 1) -> Recipe:
     return Recipe(
         scale="predict", data=VideoSet(kind="folder", classes=facts.num_classes), frames=given.frames, stride=given.stride,
         crop=given.crop, resize=(given.short, given.short) if given.short else None, mean=given.mean, std=given.std, fps=given.fps,
-        test_clips=clips, test_crops=3 if crops == 3 else 1, test_crop=given.crop, views_per_batch=4,
+        test_clips=clips, test_crops=3 if crops == 3 else 1, test_crop=given.crop, views_per_batch=min(4, clips * crops),
     )  # fmt: skip
 
 

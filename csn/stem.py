@@ -1,10 +1,9 @@
 """conv1, the 3x7x7 convolution of the three channels of a clip with stride 1x2x2, on a GPU written as one that its matrix units can do.
 
 cuDNN has no kernel of the matrix units for three channels. What it takes with 16-bit numbers needs 8.0 ms for forward and gradient of the weight
-of four clips of 32 x 224 x 224 on an H100, a fifth of a training step of CSN-152, and with five channels of zeros added 8.5; this
-needs 1.6. The channels are made many: the 2x2 pixels of a block become channels
-(a stride of 2 over pixels is one of 1 over blocks, 7 taps of pixels are 4 of blocks), and so do the three frames of a filter, which leaves
-a two-dimensional 4x4 convolution of 36 channels, filled up to 64. The sums are the same, in another order.
+of four clips of 32 x 224 x 224 on an H100, and with five channels of zeros added 8.5; this needs 1.6. The channels are made many: the 2x2
+pixels of a block become channels (a stride of 2 over pixels is one of 1 over blocks, 7 taps of pixels are 4 of blocks), and so do the three
+frames of a filter, which leaves a two-dimensional 4x4 convolution of 36 channels, filled up to 64. The sums are the same, in another order.
 
 Within csn.norm.fused the blocks and pool1, the max pooling behind conv1, are kernels of ours on CUDA (csn.stem_triton).
 """

@@ -2,8 +2,8 @@
 
 torch writes the blocks in several passes, and its pooling notes the place of every maximum in 64 bits and adds gradients up by atomics; here
 the blocks are one pass, a place is one byte, and every input of the pooling looks for the outputs that took it. Of four clips of 32 x 224 x 224
-in bfloat16, pool1 and its gradient take 0.40 ms for torch's 1.29, and the blocks 0.36 ms less than before (H200, results/benchmarks/kernels_gpu_152.csv
-and its history). Run with TRITON_INTERPRET=1 the kernels are computed on the CPU.
+in bfloat16 on an H200, pool1 and its gradient take 0.40 ms (results/benchmarks/kernels_gpu_152.csv; at commit b6d21d3, by torch's kernels, 1.29).
+Run with TRITON_INTERPRET=1 the kernels are computed on the CPU.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False

@@ -222,4 +222,5 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
         if stop and step < steps:
             raise Stopped(f"stopped at step {step} of {steps}")
     memory = growth.bytes() / recipe.micro_batch if step > first_step else 0
+    sgd.zero_grad()  # a graph's own would hold the memory of all its maps
     return Trained(net, history, sorted(damaged), broken, seconds + time.monotonic() - began, sha256, compiling, memory if memory > 0 else None)

@@ -288,10 +288,12 @@ class Warp:
             yield one, address[8 * k : 8 * k + 8, None] + np.arange(16)
 
     def do_ldmatrix(self, kinds: list[str], operands: list[Any], on: Lanes) -> None:
+        assert "trans" not in kinds, kinds
         for one, places in self.matrices(operands[0], operands[1]):
             self.put(one, self.shared[places].view(np.uint32).reshape(32), on)
 
     def do_stmatrix(self, kinds: list[str], operands: list[Any], on: Lanes) -> None:
+        assert "trans" not in kinds, kinds
         for one, places in self.matrices(operands[1], operands[0]):
             self.shared[places] = self.get(one, 32).view(np.uint8).reshape(8, 16)
 

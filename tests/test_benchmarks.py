@@ -22,6 +22,7 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import accuracy
 import decode
 import depthwise as layers
+import kernels
 import limits
 import machine
 import scaling
@@ -186,6 +187,25 @@ def test_limits_are_shares_of_a_step_and_rates_of_its_products() -> None:
     assert 2.3e9 < dense < 2.65e9 and 1.4e7 < values < 1.8e7  # 10.578 GMACs at 224 pixels are a quarter at 112
     stem = 64 * 8 * 56 * 56 * 3 * 3 * 7 * 7
     assert limits.multiply_adds(8, 112, 50, "train")[0] == 3 * dense - stem
+
+
+def test_kernels_are_counted_by_kind_of_work(tmp_path: Path) -> None:
+    watched = {
+        "sums_kernel": (2.0, 3.0), "unpool_kernel": (1.0, 0.5), "nvjet_sm90_splitK_NTT": (4.0, 1.0), "sm90_xmma_fprop_implicit_gemm_bf16": (1.0, 2.0),
+        "void cutlass::Kernel2<cutlass_80_tensorop_s16816gemm_bf16>": (1.0, 0.25), "forward_kernel": (5.0, 1.5), "Memset (Device)": (1.0, 0.125),
+        "multi_tensor_apply_kernel": (1.0, 0.125), "blocks_kernel": (1.0, 0.25), "CUDAFunctor_add<float>": (3.0, 0.25), "softmax": (1.0, 0.5),
+    }  # fmt: skip
+    rows = kernels.rows_of("train", "ir-CSN", watched, 10.0)
+    found = {row["work"]: (row["kernels"], row["ms"], row["share"]) for row in rows}
+    assert found == {
+        "batch norm, ReLU, sum": (2, 3.0, 0.3), "convolutions": (1, 2.0, 0.2), "depthwise": (5, 1.5, 0.15), "1x1x1 products": (5, 1.25, 0.125),
+        "pooling": (1, 0.5, 0.05), "other": (1, 0.5, 0.05), "optimiser, zeros": (2, 0.25, 0.025), "copies, casts": (1, 0.25, 0.025),
+        "sums of gradients": (3, 0.25, 0.025), "idle": (0, 0.5, 0.05),
+    }  # fmt: skip
+    assert [row["ms"] for row in rows[:-1]] == sorted((row["ms"] for row in rows[:-1]), reverse=True) and rows[-1]["work"] == "idle"
+    assert kernels.rows_of("train", "ir-CSN", watched, 9.0)[-1]["ms"] == 0.0
+    kernels.figure(rows + kernels.rows_of("train", "ResNet3D", watched, 12.0), {"setting": "one", "processor": "two"}, tmp_path / "kernels.png")
+    assert (tmp_path / "kernels.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_figures_show_the_rows_of_the_files(tmp_path: Path) -> None:

@@ -44,8 +44,13 @@ def test_sixty_four_bits_stay() -> None:
         assert conv(torch.randn(1, 16, 2, 4, 4).double()).dtype == torch.float64
 
 
+def test_weights_of_sixteen_bits_are_taken() -> None:
+    conv = LAYERS["stem"]().bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(torch.randn(1, 3, 2, 9, 9)).dtype == torch.bfloat16
+
+
 def test_without_autocast_it_is_torchs() -> None:
     torch.manual_seed(0)
     conv, x = LAYERS["grouped"](), torch.randn(1, 16, 2, 4, 4)
     assert torch.equal(conv(x), F.conv3d(x, conv.weight, None, 1, 1, 1, 4)) and list(conv.state_dict()) == ["weight"]
-    assert conv(x.bfloat16().float()).dtype == torch.float32

@@ -156,11 +156,16 @@ def test_training_by_graph_does_not_change_the_result(micro_batch: int, data: Pa
     """Of two micro-batches, whose gradients are added up, and of one, whose graph makes them."""
     monkeypatch.setenv("CSN_DEPTHWISE", "triton")
     recipe = replace(SMOKE, batch=8, micro_batch=micro_batch, warmup=0, epochs=2, clips_per_epoch=64, lr=1e-3)
-    split, losses, phases = load(SMOKE, data, "train"), [], list[str]()
+    split, losses, phases, weights = load(SMOKE, data, "train"), [], list[str](), list[torch.Tensor]()
+    torch.manual_seed(RUN.seed)
+    before = csn.build(RUN.variant, len(split.classes), SMOKE.frames)
     for eager in (EAGER, 10**6):
         monkeypatch.setattr(graph, "EAGER", eager)
         place = Place(torch.device("cuda"), report=lambda **facts: phases.append(facts["phase"]))
         trained = train(replace(RUN, recipe=recipe), split, reader_of(SMOKE, data, {"train": split}), tmp_path / str(eager), place)
         losses.append([epoch["loss"] for epoch in trained.history])
-        assert trained.memory is not None and trained.memory > 0
+        assert trained.memory is not None and trained.memory > 0 and all(weight.grad is None for weight in trained.net.parameters())
+        pairs = zip(before.parameters(), trained.net.parameters(), strict=True)
+        weights.append(torch.cat([(new.detach().cpu() - old.detach()).flatten() for old, new in pairs]))
+    assert weights[0].norm() > 0.8 * weights[1].norm()  # by every step, not by the first alone
     assert losses[0] == pytest.approx(losses[1], rel=1e-2) and phases[:2] == ["compile", "train"]
