@@ -363,12 +363,19 @@ def test_what_is_told_of_schedules_and_sizes_is_that_of_the_files() -> None:
         assert len(found[scale]) == 14
     worst, others = found["small"].pop("bottleneck-DG4"), found["small"].values()
     assert f"between {-min(others):.1f} points below their full ones and {max(others):.1f} above on digits (but bottleneck-DG4: {-worst:.1f} below)" in told
-    assert f"and between {-min(found['photo'].values()):.1f} below and {max(found['photo'].values()):.1f} above on photographs (three seeds)" in told
-    accuracy = {row.label: tops("table3_groups", "small", row.label) for row in table.rows}
-    apart_by = {label: [difference(accuracy[label], accuracy[full], [seed for seed in accuracy[label] if seed >= first]) for first in (0, 3)]
-                for full in ("simple", "bottleneck", "simple-34", "bottleneck-50") for label in accuracy if label in grouped_of(full)}  # fmt: skip
-    clear = {label: one for label, one in apart_by.items() if "[+" in one[0] or ", -" in one[0]}
-    assert len(apart_by) == 14 and "Clear of 0 on digits, of fourteen: " + ", ".join(f"{label} {whole}" for label, (whole, _) in clear.items()) + ";" in told
+    assert f"and between {-min(found['photo'].values()):.1f} below and {max(found['photo'].values()):.1f} above on photographs." in told
+    clear_of = {}
+    for scale in ("photo", "small"):
+        accuracy = {row.label: tops("table3_groups", scale, row.label) for row in table.rows}
+        apart_by = {label: [difference(accuracy[label], accuracy[full], [seed for seed in accuracy[label] if seed >= first]) for first in (0, 3)]
+                    for full in ("simple", "bottleneck", "simple-34", "bottleneck-50") for label in accuracy if label in grouped_of(full)}  # fmt: skip
+        clear_of[scale] = {label: one for label, one in apart_by.items() if "[+" in one[0] or ", -" in one[0]}
+        assert len(apart_by) == 14
+    assert "On photographs clear of 0 are " + ", ".join(f"{label} {whole}" for label, (whole, _) in clear_of["photo"].items()) + "," in told
+    later = {label: one for label, (_, one) in clear_of["photo"].items() if ", -" in one}
+    assert list(later) == ["bottleneck-G2-50"] and f"the second in the later seeds too ({later['bottleneck-G2-50']})" in told
+    clear = clear_of["small"]
+    assert "Clear of 0 on digits, of fourteen: " + ", ".join(f"{label} {whole}" for label, (whole, _) in clear.items()) + ";" in told
     *_, four, two = [later for _, later in clear.values()]
     assert f"by themselves, too ({four} and {two})." in told and ", -" in four and "[+" in two
     fewer = [difference(accuracy[f"bottleneck-DG4{end}"], accuracy[f"bottleneck-D{end}"], range(10)) for end in ("", "-50")]
