@@ -34,16 +34,16 @@ def test_views_scored_by_a_graph_are_scored_as_without(precision: str, monkeypat
     net = csn.build(Variant(block="bottleneck-D", depth=26, width=16), 5, 4).cuda().to(memory_format=torch.channels_last_3d)
     with torch.no_grad():
         for _ in range(20):  # statistics to score by
-            net.train()(torch.randn(4, 3, 4, 64, 64, device="cuda"))
+            net.train()(torch.randn(4, 3, 4, 64, 64).cuda())  # drawn as on a CPU, where the bounds below can be seen, too
     forward = Forward(net.eval(), recipe, torch.device("cuda"))
     for n in (4,) * (EAGER + 2) + (3, 1):
         views = torch.randint(0, 256, (n, 4, 1, 1, 3), dtype=torch.uint8).expand(n, 4, 64, 64, 3) // torch.randint(1, 9, (n, 4, 64, 64, 3), dtype=torch.uint8)
         with torch.inference_mode():
             want = probabilities(net, recipe, views.cuda()).cpu()
         got = torch.from_numpy(forward(views))
-        bound = 0.02 if precision == "bf16" else 1e-4
+        bound = 0.01 if precision == "bf16" else 1e-4  # on a CPU bfloat16 alone is 0.002 off, and views are 0.03 apart or more
         assert got.shape == want.shape and (got - want).abs().max() < bound
-        assert n == 1 or (want[0] - want[1]).abs().max() > bound  # another view has other scores
+        assert n == 1 or (want.amax(0) - want.amin(0)).max() > 2 * bound  # other views have other scores
     assert isinstance(forward.work, Graphed) and forward.work.graph is not None
 
 

@@ -20,6 +20,7 @@ from csn.export import portable
 from csn.graph import EAGER
 from csn.memory import resident
 from csn.recipes import SMOKE
+from csn.resnet3d import start_as_shortcuts
 from csn.spec import Run, Variant
 from csn.train import Place, train
 
@@ -153,12 +154,17 @@ def test_a_graph_adds_to_gradients_that_processes_share(tmp_path: Path, monkeypa
 @GPU
 @pytest.mark.parametrize("micro_batch", [4, 8])
 def test_training_by_graph_does_not_change_the_result(micro_batch: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two micro-batches, whose gradients are added up, and of one, whose graph makes them."""
+    """Of two micro-batches, whose gradients are added up, and of one, whose graph makes them.
+
+    With residual branches that begin at 0, noise of 3e-7 on the clips was seen to change the losses by 3e-4 and the learned by 1e-3; as
+    networks are built otherwise, the losses by 6 %.
+    """
     monkeypatch.setenv("CSN_DEPTHWISE", "triton")
-    recipe = replace(SMOKE, batch=8, micro_batch=micro_batch, warmup=0, epochs=2, clips_per_epoch=64, lr=1e-3)
+    recipe = replace(SMOKE, batch=8, micro_batch=micro_batch, warmup=0, epochs=2, clips_per_epoch=64, lr=0.01, zero_gamma=True)
     split, losses, phases, weights = load(SMOKE, data, "train"), [], list[str](), list[torch.Tensor]()
     torch.manual_seed(RUN.seed)
     before = csn.build(RUN.variant, len(split.classes), SMOKE.frames)
+    start_as_shortcuts(before)
     for eager in (EAGER, 10**6):
         monkeypatch.setattr(graph, "EAGER", eager)
         place = Place(torch.device("cuda"), report=lambda **facts: phases.append(facts["phase"]))
@@ -167,5 +173,5 @@ def test_training_by_graph_does_not_change_the_result(micro_batch: int, data: Pa
         assert trained.memory is not None and trained.memory > 0 and all(weight.grad is None for weight in trained.net.parameters())
         pairs = zip(before.parameters(), trained.net.parameters(), strict=True)
         weights.append(torch.cat([(new.detach().cpu() - old.detach()).flatten() for old, new in pairs]))
-    assert weights[0].norm() > 0.8 * weights[1].norm()  # by every step, not by the first alone
-    assert losses[0] == pytest.approx(losses[1], rel=1e-2) and phases[:2] == ["compile", "train"]
+    assert (weights[0] - weights[1]).norm() < 0.05 * weights[1].norm()  # by every step, not by the first alone
+    assert losses[0] == pytest.approx(losses[1], rel=5e-3) and phases[:2] == ["compile", "train"]
