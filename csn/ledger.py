@@ -29,7 +29,7 @@ from csn.table import every_table
 RULE = (
     "difference: of the part that decides; mean over n paired seeds, tested on the same videos, and its 95 % interval (Student), percentage points unless "
     "said. Supported: every part's interval lies above 0; refuted: some part's lies below (each at 95 %, however many parts); undecided: otherwise, with "
-    "fewer than 3 seeds, or with a planned seed missing (n: 2 of 3). n counted: of the networks, the same for every seed."
+    "fewer than 3 seeds, or with a planned seed missing (n: 2 of 3). Counted: of the networks, the same for every seed."
 )
 CLAIMS = ("scale", "table", "claim", "source", "part", "unit", "n", "planned", "difference", "low", "high", "note", "verdict")
 PARTS = ("scale", "table", "claim", "part", "unit", "n", "planned", "difference", "low", "high", "note")
@@ -55,18 +55,22 @@ def ledger(home: Path, scales: Sequence[str], seeds: tuple[int, ...] | None = No
 
 
 def ledger_sheet(found: Ledger) -> Sheet:
-    """The ledger to read: a line a claim and scale."""
-    columns = ("table", "claim", "scale", "difference", "deciding part", "n", "verdict")
-    rows = [(str(results.table.number), one.claim.text, results.recipe.scale, *judged_cells(one)) for results, one in found.judged]
-    return Sheet("Every claim", columns, rows, " ".join([RULE, *found.left_out]), text=(*columns[1:5], "verdict"))
+    """The ledger to read: a line a claim, a column a scale, "" where it cannot hold the claim."""
+    scales = tuple(dict.fromkeys(results.recipe.scale for results, _ in found.judged))
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for results, one in found.judged:
+        told = f"{one.verdict}: {', '.join(filter(None, (difference(one.decides), seeds_told(one.decides))))}"
+        lines.setdefault((str(results.table.number), one.claim.text), {})[results.recipe.scale] = told
+    rows = [(*claim, *(cells.get(scale, "") for scale in scales)) for claim, cells in lines.items()]
+    return Sheet("Every claim", ("table", "claim", *scales), rows, " ".join([RULE, *found.left_out]), text=("claim", *scales))
 
 
 def parts_sheet(found: Ledger) -> Sheet:
-    """Every part of every claim: a line a part and scale."""
-    columns = ("table", "claim", "scale", "part", "difference", "n")
-    rows = [(str(results.table.number), one.claim.text, results.recipe.scale, part.name, difference(part), part.n)
+    """Every part of every claim: a line a part and scale, with the claim's verdict at the one that decides."""
+    columns = ("table", "claim", "scale", "part", "difference", "n", "decides")
+    rows = [(str(results.table.number), one.claim.text, results.recipe.scale, part.name, difference(part), part.n, one.verdict if part is one.decides else "")
             for results, one in found.judged for part in one.parts]  # fmt: skip
-    return Sheet("Every part of the claims", columns, rows, "A claim needs every part above 0.", text=columns[1:5])
+    return Sheet("Every part of the claims", columns, rows, "A claim needs every part above 0.", text=(*columns[1:5], "decides"))
 
 
 def verdicts(judged: Sequence[Judged], left_out: Sequence[str]) -> Sheet:
@@ -79,6 +83,11 @@ def verdicts(judged: Sequence[Judged], left_out: Sequence[str]) -> Sheet:
 def judged_cells(one: Judged) -> tuple[str, str, str, str]:
     """Difference with interval and unit, deciding part, n, verdict."""
     return difference(one.decides), one.decides.name, one.decides.n, one.verdict
+
+
+def seeds_told(one: Weighed) -> str:
+    """ "n 20", "n 2 of 3", "counted"."""
+    return one.n if one.part.counted and one.seeds else f"n {one.n}"
 
 
 def difference(one: Weighed) -> str:

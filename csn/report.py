@@ -30,7 +30,7 @@ from csn.flags import Parser, folder, results_home
 from csn.ledger import ledger, ledger_sheet, parts_sheet, scales_with_results
 from csn.provenance import LIBRARIES, REPOSITORY, code_version, installed
 from csn.recipes import PAPER, recipe_of
-from csn.sheet import Sheet
+from csn.sheet import COLOURS, Sheet
 from csn.show import reasons, sheets
 from csn.spec import UserError
 from csn.table import Table, every_table, table_of
@@ -61,7 +61,7 @@ def as_html(sheet: Sheet) -> str:
 
     def cells(row: Sequence[str], tag: str) -> str:
         kinds = ("words" if name in sheet.text else "text" if i == 0 else "" for i, name in enumerate(sheet.columns))
-        marks = (cell if cell in ("supported", "refuted", "undecided") else "" for cell in row)
+        marks = (verdict if (verdict := cell.partition(":")[0]) in COLOURS else "" for cell in row)
         classes = (" ".join(filter(None, pair)) for pair in zip(kinds, marks, strict=True))
         return "".join(f'<{tag} class="{name}">{html.escape(cell.strip())}</{tag}>' for name, cell in zip(classes, row, strict=True))
 

@@ -16,7 +16,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from csn.metrics import Interval
 
-COLOURS = {"supported": "green", "refuted": "red", "undecided": "yellow"}
+COLOURS = {"supported": "green", "refuted": "red", "undecided": "yellow"}  # of a cell that is a verdict, or begins with one and a colon
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def put(sheet: Sheet, console: Console) -> None:
         whole = None if words else max(map(len, (name, *(row[i] for row in sheet.rows))))  # rich does not count on it, wrapped or not
         grid.add_column(name, justify="left" if words or name == sheet.columns[0] else "right", no_wrap=not words, overflow="fold", min_width=whole)
     for row in sheet.rows:
-        grid.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+        grid.add_row(*(Text(cell, style=COLOURS.get(cell.partition(":")[0], "")) for cell in row))
     room = console.width - Measurement.get(console, console.options.update(max_width=10_000), grid).minimum
     if room < 0:  # what is too wide would be cut off
         for column in grid.columns:

@@ -19,7 +19,7 @@ from test_table import line, lines
 from csn import plots
 from csn.claims import CEILING, UNDEFINED, Claim, Judged, Line, Order, Predicts, Shrinks, judge, signed
 from csn.collect import csv_path, read, read_lines, write_lines
-from csn.ledger import main, scales_with_results
+from csn.ledger import difference, ledger, ledger_sheet, main, parts_sheet, scales_with_results
 from csn.metrics import interval
 from csn.provenance import REPOSITORY
 from csn.recipes import SMALL, recipe_of
@@ -309,6 +309,25 @@ def test_the_ledger_is_printed_and_written(tmp_path: Path, capsys: pytest.Captur
     assert "Spearman" in page and "supported" in capsys.readouterr().out
 
 
+def test_the_ledger_has_a_line_a_claim_and_a_column_a_scale(tmp_path: Path) -> None:
+    for table in every_table():
+        if table.claims:
+            made_up(table, tmp_path)
+    found = ledger(tmp_path, ("small", "paper"))
+    whole, parts = ledger_sheet(found), parts_sheet(found)
+    assert whole.columns == ("table", "claim", "small", "paper") and len({row[1] for row in whole.rows}) == len(whole.rows)
+    cells = {row[1]: row[2:] for row in whole.rows}
+    for results, one in found.judged:
+        told = cells[one.claim.text][0 if results.recipe.scale == "small" else 1]
+        n = "counted" if one.decides.part.counted and one.decides.seeds else f"n {one.decides.n}"
+        assert told.startswith(f"{one.verdict}: ") and told.endswith(n) and difference(one.decides) in told
+        (deciding,) = (row for row in parts.rows if row[1:3] == (one.claim.text, results.recipe.scale) and row[-1])
+        assert deciding[3:] == (one.decides.name, difference(one.decides), one.decides.n, one.verdict)
+    assert {verdict.partition(":")[0] for verdict, _ in cells.values()} == {"supported", "refuted", ""}
+    deep = next(claim for claim in cells if "101" in claim)
+    assert cells[deep] == ("", "undecided: n 0 of 1") and any(deep in sentence for sentence in found.left_out)  # what small cannot hold
+
+
 def test_the_ledger_is_of_the_scales_with_results_but_never_of_smoke(tmp_path: Path) -> None:
     """Whose accuracies mean nothing."""
     for scales, found in (((), ["small"]), (("smoke",), ["small"]), (("photo",), ["photo"]), (("small",), ["small", "photo"])):
@@ -323,11 +342,11 @@ def test_a_ledger_of_some_seeds_tells_every_part_and_writes_nothing(tmp_path: Pa
     shutil.copy(csv_path(table_of("table4_regularization"), SMALL, REPOSITORY), results)
     done = run("-m", "csn.claims", "--home", tmp_path, "--seeds", *range(5, 20), COLUMNS="300")
     assert done.returncode == 0 and [path.name for path in results.iterdir()] == ["table4_regularization.csv"], done.stderr
-    told = [line.split("  ") for line in done.stdout.splitlines() if "ip-CSN-50 over ResNet3D-50" in line]
+    told = [" ".join(line.split()) for line in done.stdout.splitlines() if "ip-CSN-50 over ResNet3D-50" in line]
     lines = read(table_of("table4_regularization"), SMALL)
     tops = {name: {int(one["seed"]): float(one["video_top1"]) for one in lines.of(name)} for name in ("ip-CSN-50", "ResNet3D-50")}
     found = interval([tops["ip-CSN-50"][seed] - tops["ResNet3D-50"][seed] for seed in range(5, 20)])
-    assert any(f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]" in " ".join(line) and line[-1].split()[-1] == "15" for line in told), done.stdout
+    assert any(f" {found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}] 15" in line for line in told), done.stdout
 
 
 def test_nothing_run_is_a_ledger_of_undecided_claims(tmp_path: Path) -> None:

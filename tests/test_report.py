@@ -391,7 +391,7 @@ def test_what_is_told_of_schedules_and_sizes_is_that_of_the_files() -> None:
 def test_without_results_cells_are_empty_and_claims_undecided(tmp_path: Path) -> None:
     text = filled(BLOCKS, tmp_path)
     assert "| simple |  |  |  |  |  |  |  |  |" in text and "placeholder" not in text
-    assert "| supported |" not in text and "| undecided |" in text and "nan" not in text
+    assert "| supported" not in text and "| undecided: n 0 of 10 |" in text and "nan" not in text
     assert "depth 152 is too deep for scale small" in text
     assert text.count("| ResNet3D-50 |") == 3  # Table 2, its costs at the paper's size, Table 4
     assert "| ResNet3D-50 | 29.461 | 29.461 |" in text
@@ -407,7 +407,7 @@ def test_a_line_taken_away_empties_its_cells_in_the_text(tmp_path: Path) -> None
     target.write_text("".join([head, *gone]))
     text = filled(BLOCKS, tmp_path)
     assert "| simple |  |  |  |  |  |  |  |  |" in text and "| simple-D | 0" in text
-    assert re.search(r"Taking channel interaction away[^|]*\| small \|  \| simple over simple-G8 \| 0 of 10 \| undecided \|", text)
+    assert re.search(r"Taking channel interaction away[^|]*\| undecided: n 0 of 10 \|", text)
     assert "**Claims.**" not in text  # once is enough
 
 
@@ -473,12 +473,12 @@ class Cells(HTMLParser):
 
 
 def test_a_sheet_as_html_shows_its_cells_as_they_are_and_each_verdict_in_its_colour() -> None:
-    rows = [("a<b & c", "1", "refuted"), ("<i>", "2", "supported"), ("&amp;", "3", "undecided")]
+    rows = [("a<b & c", "1", "refuted"), ("<i>", "2", "supported: +1"), ("&amp;", "3", "undecided")]
     found = Cells()
     found.feed(as_html(Sheet("t", ("row", "n < 9", "verdict"), rows, text=("verdict",))))
     first, *others = (found.found[k : k + 3] for k in range(0, 12, 3))
     assert first == [("text", "row"), ("", "n < 9"), ("words", "verdict")]
-    assert others == [[("text", row), ("", n), (f"words {verdict}", verdict)] for row, n, verdict in rows]
+    assert others == [[("text", row), ("", n), (f"words {cell.partition(':')[0]}", cell)] for row, n, cell in rows]
 
 
 @pytest.mark.parametrize(("dirty", "told"), [("", "abc"), ("123456", "abc (changed)")])
@@ -538,4 +538,4 @@ def test_a_page_without_results_has_every_table_and_the_figures_of_published_num
     text = page(tmp_path)
     assert all(f"<h2>{table.title}</h2>" in text for table in every_table())
     published = sum(len(table.figures) for table in every_table() if any(row.published for row in table.rows))
-    assert text.count("<img") == published and ">supported<" not in text and ">undecided<" in text and "nan" not in text
+    assert text.count("<img") == published and ">supported" not in text and ">undecided" in text and "nan" not in text
