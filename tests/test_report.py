@@ -26,7 +26,7 @@ from csn.sheet import Sheet
 from csn.spec import UserError
 from csn.table import FAMILIES, every_table, table_of
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+README, RESULTS = ((REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "results/README.md"))
 NAMES = ("table2_interactions", "table3_groups small", "table4_regularization", "claims")
 BLOCKS = "".join(f"<!-- results: {name} -->\nplaceholder\n<!-- end -->\n" for name in NAMES)
 
@@ -231,8 +231,8 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
 
 @pytest.mark.parametrize("scale", ["small", "photo"])
 def test_the_findings_told_are_those_of_the_files(scale: str) -> None:
-    """The numbers of README's own sentences about the twenty seeds."""
-    results, told = read(table_of("table4_regularization"), recipe_of(scale)), " ".join(README.split())
+    """The numbers of the READMEs' own sentences about the twenty seeds."""
+    results, told = read(table_of("table4_regularization"), recipe_of(scale)), " ".join((README + RESULTS).split())
     top = {row.label: {int(one["seed"]): float(one["video_top1"]) for one in results.of(row.label)} for row in results.table.rows}
     means = {label: float(np.mean(list(own.values()))) for label, own in top.items()}
     for depth in (26, 50):
@@ -271,6 +271,7 @@ def test_the_findings_told_are_those_of_the_files(scale: str) -> None:
         assert f"on photographs {' and '.join(later)}. Three of" in told
     macs = {label: float(results.of(label)[0]["gmacs"]) for label in top}
     ir, ip = (f"{100 * macs[csn] / macs['ResNet3D-50']:.0f}" for csn in ("ir-CSN-50", "ip-CSN-50"))
+    assert "saves some 60 % of the FLOPs at depth 50" in told and 100 - int(ip) <= 60 <= 100 - int(ir)
     assert (f"at {ir} to {ip} % of the FLOPs" if scale == "small" else f"at {ir} % of its FLOPs") in told
     again = replace(results, seeds=tuple(range(5, 20)))
     assert [one.verdict for one in again.judged()] == [one.verdict for one in results.judged()]
@@ -324,7 +325,7 @@ def grouped_of(full: str) -> set[str]:
 
 
 def test_what_is_told_of_schedules_and_sizes_is_that_of_the_files() -> None:
-    told = " ".join(README.split())
+    told = " ".join((README + RESULTS).split())
 
     def tops(table: str, scale: str, label: str) -> dict[int, float]:
         return {int(one["seed"]): float(one["video_top1"]) for one in read(table_of(table), recipe_of(scale)).of(label)}
@@ -342,8 +343,8 @@ def test_what_is_told_of_schedules_and_sizes_is_that_of_the_files() -> None:
             assert f"That of ip-CSN shrinks (by {ip}), that of ir-CSN not clearly (by {ir})" in told and "[+" in ip and "[-" in ir
             later = [difference(long[csn], long["ResNet3D"], range(10, 20)) for csn in ("ir-CSN", "ip-CSN")]
             first = interval([long["ir-CSN"][seed] - long["ResNet3D"][seed] for seed in range(10)])
-            assert f"In the first ten seeds ir-CSN was ahead ({first.mean:+.1f} [{first.low:+.3f}, {first.high:+.1f}])" in told
-            assert f"give {' and '.join(later)} by themselves." in told
+            assert f"ir-CSN was ahead of ResNet3D in the first ten seeds ({first.mean:+.1f} [{first.low:+.3f}, {first.high:+.1f}])" in told
+            assert f"give, by themselves, ir-CSN {later[0]} and ip-CSN {later[1]}." in told
             assert all("[-" in lead for lead in leads) and max(gains) > max(parts["ip-CSN-50-long over ip-CSN-50"].mean, 2.8)
         else:
             assert f"Twice the epochs (ten seeds, seven of them planned later) add {min(gains):.0f} to {max(gains):.0f} points at depth 50" in told
@@ -375,14 +376,13 @@ def test_what_is_told_of_schedules_and_sizes_is_that_of_the_files() -> None:
     later = {label: one for label, (_, one) in clear_of["photo"].items() if ", -" in one}
     assert list(later) == ["bottleneck-G2-50"] and f"the second in the later seeds too ({later['bottleneck-G2-50']})" in told
     clear = clear_of["small"]
-    assert "Clear of 0 on digits, of fourteen: " + ", ".join(f"{label} {whole}" for label, (whole, _) in clear.items()) + ";" in told
+    assert "Clear of 0 on digits: " + ", ".join(f"{label} {whole}" for label, (whole, _) in clear.items()) + ";" in told
     *_, four, two = [later for _, later in clear.values()]
     assert f"by themselves, too ({four} and {two})." in told and ", -" in four and "[+" in two
     fewer = [difference(accuracy[f"bottleneck-DG4{end}"], accuracy[f"bottleneck-D{end}"], range(10)) for end in ("", "-50")]
     assert f"(bottleneck-DG4 over bottleneck-D {fewer[0]}, and an eighth of its interactions; in one of 16 blocks {fewer[1]}, and a quarter)" in told
     first, ten = (difference(accuracy["simple-34"], accuracy["simple-G8-34"], range(n)) for n in (3, 10))
-    how = " ".join((REPOSITORY / "results" / "README.md").read_text().split())
-    assert f"(simple-34 over simple-G8-34 {first}) and is undecided ({ten})" in how
+    assert f"(simple-34 over simple-G8-34 {first}) and is undecided ({ten})" in told
     known = [read(table, recipe_of(scale)) for table in every_table() if table.trains for scale in ("small", "photo")]
     count = sum(not part.counted for results in known for claim in results.table.claims if not results.beyond(claim) for part in claim.parts())
     assert f"Some {round(count, -1)} intervals stand here" in told, count
