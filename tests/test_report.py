@@ -66,6 +66,7 @@ def test_what_is_told_of_a_gpu_is_that_of_the_files() -> None:
     ours, theirs, eager = (ms(deep, "ir-CSN", layout) for layout in ("channels_last_3d", "NCDHW torch-conv", "NCDHW torch-conv eager"))
     ratio = float(deep[deep.layout == "NCDHW torch-conv"].time_over_ir_csn.iloc[0])
     assert f"A step of ir-CSN-152 takes {ours:.1f} ms, with torch's own convolutions in their better layout {theirs:.1f} ms, {ratio:.2f} times as long" in told
+    assert f"on one H200 ir-CSN-152 trains {ratio:.2f} times as fast as with torch's convolutions." in told
     assert theirs < ms(deep, "ir-CSN", "channels_last_3d torch-conv") and f"by itself (eager) {eager:.1f} ms" in told
     gained = ((maps.torch_ms - maps.ours_ms) * maps.maps).sum()
     assert f"which by itself costs {gained:.1f} ms more than ours" in told and f"it would be {(theirs - gained) / ours:.1f} times by these numbers" in told
@@ -167,7 +168,7 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
             (plain,) = theirs[row.mode, row.network]
             shares[row.mode].append((row.time_over_ir_csn - 1) / (plain - 1))
     assert not missed[0] and "With two threads all are met at depth 50" in told
-    assert len(missed[2]) == 3 and f"Three of the aims are missed there: {', '.join(missed[2])}." in told
+    assert len(missed[2]) == 3 and f"Of the aims over the packages three are missed there: {', '.join(missed[2])}." in told
     assert f"With one thread {['none is', 'one is', 'two are', 'three are'][len(missed[1])]} missed: {', '.join(missed[1])}." in told
     one = rows("step_cpu_1thread").query("layout == 'as it comes'").set_index(["mode", "network"]).time_over_ir_csn
     scatter = re.search(
@@ -177,6 +178,11 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
     assert scatter is not None
     for k, run in enumerate([("train", "mmaction2"), ("infer", "mmaction2"), ("infer", "pytorchvideo")]):
         assert float(scatter[2 * k + 1]) <= round(one[run], 2) <= float(scatter[2 * k + 2])
+    first = rows("step_cpu_2threads").query("mode == 'train'").set_index("network")
+    packages = span(list(first[first.layout == "as it comes"].time_over_ir_csn), 2)
+    whole, flops = first.loc["ResNet3D", ["time_over_ir_csn", "flops_over_ir_csn"]]
+    assert f"trains {packages} times as fast on two CPU cores as in the two public packages as they come, {whole:.2f} times" in told
+    assert f"which has {flops:.2f} times the FLOPs; on one H200 ir-CSN-152 trains" in told
     parts = [f"{span([100 * one for one in found], 0)} %" for found in shares.values()]
     assert f"of the lead over channels_last_3d {parts[0]} in training and {parts[1]} in inference is the network's" in told
     spans = [span(found, 2) for found in kept.values()]
@@ -288,6 +294,21 @@ def test_the_findings_told_are_those_of_the_files(scale: str) -> None:
         assert "[+" in lead("ResNet3D-50", "ip-CSN-50", 5) and "[+" in lead("ir-CSN-50", "ip-CSN-50", 5)
     halves = [(float(one["video_top1_high"]) - float(one["video_top1_low"])) / 2 for one in results.lines]
     assert f"±{np.mean(halves):.1f} {'(digits)' if scale == 'small' else 'points (photographs)'}" in told
+
+
+def test_what_is_told_of_machines_is_that_of_the_files() -> None:
+    told = " ".join(README.split())
+    lines = {scale: [one for table in every_table() if table.trains for one in read(table, recipe_of(scale)).lines] for scale in ("small", "photo")}
+    (own,) = {one["device"] for one in lines["small"]}
+    networks, found = {one["run"] for one in read(table_of("table4_regularization"), recipe_of("photo")).lines}, dict[str, set[str]]()
+    for one in lines["photo"]:
+        sizes = one["table"] == "table4_sizes" and one["run"] not in networks
+        first = one["row"].endswith("-long") or int(one["seed"]) >= (5 if one["run"] in networks else 3)
+        found.setdefault("rest" if first else "sizes" if sizes else "first", set()).add(one["device"])
+    assert found["rest"] == {own} and len({*found["first"], *found["sizes"], own}) == 3 and "family" in own
+    assert not any("family" in device for device in found["first"] | found["sizes"])
+    assert "Those of `photo` are of three, two of them named without family and model: seeds 0 to 4 of Table 4's networks and 0 to 2 of the others" in told
+    assert "in Table 3 are of one, seeds 0 to 2 of the other data sizes of another, the rest of that of `small`." in told
 
 
 def difference(one: dict[int, float], other: dict[int, float], seeds: Iterable[int]) -> str:
