@@ -117,8 +117,11 @@ def test_what_was_not_run_has_no_panels_and_single_runs_no_interval() -> None:
 
 
 def test_the_title_tells_the_seeds_of_each_row_and_what_is_cut() -> None:
-    title = plots.data_sizes(read(table_of("table4_sizes"), SMALL)).get_suptitle()
-    assert title.endswith("paired seeds, cut at 100 %\n3 seeds a row; 20: ResNet3D-50-x1, ir-CSN-50-x1, ip-CSN-50-x1")
+    sizes = read(table_of("table4_sizes"), SMALL)
+    title = plots.data_sizes(sizes).get_suptitle()
+    assert title.endswith("paired seeds\n10 seeds a row; 20: ResNet3D-50-x1, ir-CSN-50-x1, ip-CSN-50-x1")
+    title = plots.data_sizes(replace(sizes, seeds=(0, 1, 2))).get_suptitle()  # some intervals of three reach beyond 100
+    assert title.endswith("paired seeds, cut at 100 %\n3 seeds a row")
     assert "cut" not in plots.schedules(read(table_of("table4_schedules"), PHOTO)).get_suptitle()  # all at 100
     title = plots.families(read(table_of("table2_interactions"), SMALL)).get_suptitle()
     assert "cut" not in title and title.endswith("\n20 seeds a row")

@@ -374,8 +374,18 @@ def test_what_is_told_of_schedules_and_sizes_is_that_of_the_files() -> None:
         sizes = (80, 160, 320, 640) if scale == "photo" else (320, 640, 1280, 2560)
         for size, multiple in zip(sizes, ("0.5", "1", "2", "4"), strict=True):
             family = {name: tops("table4_sizes", scale, f"{name}-50-x{multiple}") for name in FAMILIES}
-            pair = [signed(float(np.mean([family[csn][seed] - family["ResNet3D"][seed] for seed in family[csn]])), 1) for csn in ("ir-CSN", "ip-CSN")]
-            assert re.search(rf"from {size} (videos )?{re.escape(pair[0])} (\(one seed of three\) )?and {re.escape(pair[1])}", told), (size, pair)
+            leads = {csn: difference(family[csn], family["ResNet3D"], family[csn]) for csn in ("ir-CSN", "ip-CSN")}
+            pair = [lead.split()[0] for lead in leads.values()]
+            assert re.search(rf"from {size} (videos )?{re.escape(pair[0])} and {re.escape(pair[1])}[,;.]", told), (size, pair)
+            assert len(family["ip-CSN"]) == (20 if multiple == "1" else 10 if scale == "small" else 8)
+            spans = {csn: interval([family[csn][seed] - family["ResNet3D"][seed] for seed in family[csn]]) for csn in leads}
+            assert [csn for csn, found in spans.items() if found.low > 0 or found.high < 0] == (["ip-CSN"] if multiple == "1" else []), leads
+            assert multiple != "4" or scale == "small" or f"(ir-CSN {leads['ir-CSN']}, ip-CSN {leads['ip-CSN']})" in told
+            if multiple == "0.5":
+                assert scale == "small" or f"(ir-CSN {leads['ir-CSN']} from 80 photographs)" in told
+                for csn in leads:
+                    first, later = (np.mean([family[csn][seed] - family["ResNet3D"][seed] for seed in seeds]) for seeds in (range(3), list(family[csn])[3:]))
+                    assert first < 0 < later
     table, found = table_of("table3_groups"), dict[str, dict[str, float]]()
     for scale in ("small", "photo"):
         accuracy = {row.label: tops("table3_groups", scale, row.label) for row in table.rows}
