@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from local_config import write_configuration
-from local_processes import MARK, birth, kill_all, processes, sweep
+from local_processes import MARK, birth, power_cut, sweep
 
 PACKAGES = "slurm-wlm munge slurmdbd mariadb-server-core"  # not mariadb-server: its dependencies are 200 MB
 PROGRAMS = (
@@ -77,7 +76,7 @@ class Cluster:
 
     def kill_node(self, node: str) -> None:
         """What a power cut does: SIGKILL the node's slurmd, its job steps and their tasks, all at once."""
-        kill_all(processes(self.folder, f"{MARK}_NODE={node}", f"SLURMD_NODENAME={node}"), signal.SIGKILL)
+        power_cut(self.folder, f"{MARK}_NODE={node}", f"SLURMD_NODENAME={node}")
 
     def stop(self) -> None:
         """End every daemon and job process of this cluster and remove its folder."""

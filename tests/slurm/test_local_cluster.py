@@ -13,7 +13,7 @@ from pathlib import Path
 import local_cluster as module
 import pytest
 from local_cluster import Cluster, ClusterError
-from local_processes import MARK, processes
+from local_processes import MARK, power_cut, processes
 
 from .jobs import REPOSITORY, job_field, sbatch, until, wait_state
 
@@ -69,6 +69,18 @@ def test_preempted_requeued_and_orphaned_jobs_run_again(cluster: Cluster, tmp_pa
     assert (tmp_path / "orphan").read_text().split() == [SECOND, SECOND]
     sinfo = ("sinfo", "-h", "-p", "main", "-N", "-o", "%t")
     until("the nodes", lambda: set(cluster.call(*sinfo).stdout.split()) <= {"idle", "mix"})
+
+
+def test_nobody_sees_another_die_in_a_power_cut(tmp_path: Path) -> None:
+    """A process that tells of the first death among its hundred children has no time to."""
+    watch = f"for i in $(seq 100); do sleep 600 & done; touch {tmp_path}/began; wait -n; touch {tmp_path}/told"
+    env = {"PATH": os.environ["PATH"], "SLURM_CONF": f"{tmp_path}/slurm.conf", MARK: str(tmp_path)}
+    parent = subprocess.Popen(["bash", "-c", watch], env=env)
+    until("the children", (tmp_path / "began").exists)
+    power_cut(tmp_path, f"{MARK}={tmp_path}")
+    assert parent.wait() == -signal.SIGKILL
+    assert not (tmp_path / "told").exists()
+    until("the children to end", lambda: not processes(tmp_path, f"{MARK}="))
 
 
 def test_scancel_ends_the_job_as_cancelled(cluster: Cluster) -> None:
