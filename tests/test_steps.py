@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from conftest import run
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import csn
 from csn import graph
@@ -80,6 +83,50 @@ def test_training_is_what_it_is_with_torchs_own_convolutions(data: Path, tmp_pat
     for name, ours in nets[0].items():
         assert (ours - nets[1][name]).abs().max() <= 1e-3 * max(ours.abs().max(), 1), name
     assert not torch.equal(nets[0]["stem.conv1.conv.weight"], before["stem.conv1.conv.weight"])
+
+
+class Reads(TorchDispatchMode):
+    """Notes the operators that go on only with a tensor's values: on a GPU each would wait for them."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_dispatch__(self, op: Any, _types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> object:
+        if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(op.tags):
+            self.found.append(str(op))
+        return op(*args, **(kwargs or {}))
+
+
+class Fetches(TorchFunctionMode):
+    """Notes the methods that hand over a whole tensor, which on a CPU is no operator."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(self, method: Any, _types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> object:
+        if method in (torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy):
+            self.found.append(str(method))
+        return method(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_steps_read_no_value(precision: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between reports, once a second and at the end of an epoch, that is: here the clock stands still."""
+    monkeypatch.setattr("csn.train.time", SimpleNamespace(monotonic=lambda: 0.0))
+    split, found, steps = load(SMOKE, data, "train"), list[str](), list[list[str]]()
+
+    def stop() -> bool:
+        steps.append(list(found))
+        found.clear()
+        return False
+
+    recipe = replace(RECIPE, precision=precision, clips_per_epoch=8 * WARM)
+    with Reads(found), Fetches(found):
+        train(replace(RUN, recipe=recipe), split, reader_of(SMOKE, data, {"train": split}), tmp_path, Place(stop=stop))
+    assert steps[1:] == [[]] * (WARM - 1)
+    assert str(torch.Tensor.tolist) in found  # by the report after the last step
 
 
 @GPU
