@@ -8,13 +8,16 @@ PEERS is an environment of its own, since one of them pins old packages:
     PEERS/bin/pip install torch==2.14.1 torchvision==0.29.2 pytorchvideo==0.1.5 mmaction2==1.2.0 mmengine mmcv-lite
 
 Every network runs in a process of its own, on the same clips; the processes take turns, one step each, in a random order, so that whatever
-else the machine does falls on all of them alike. Reported: the median over the rounds, and the median of the ratio to ir-CSN within a round
-(in inference on a CPU to ir-CSN with its batch norm folded, csn.inference, as prediction uses it there), beside the ratio of their FLOPs; peak_mb, the
-most that the process held in a step, and mb_per_clip: what of that the steps added to the network built, divided by the batch. Ours keep the memory that
-tensors free (csn.memory) and fuse SGD, as csn.train does; the others do so where it says kept, which leaves the networks to compare. On CUDA a step
-is one CUDA graph unless compiled, as in csn.train and csn.evaluate, and the same network with torch's own convolutions takes part, in both memory layouts
-(torch-conv), and as torch runs it by itself, every kernel started by the processor (eager). The CSV is written after every round; the exit
-status is 1 when a network could not run.
+else the machine does falls on all of them alike. A sitting ends with its processes, the next begins with new ones: on a CPU, five processes that
+trained the same network in turn were seen to be up to a quarter apart. Reported: the median over the rounds of all sittings, and the median of the
+ratio to ir-CSN within a round (in inference on a CPU to ir-CSN with its batch norm folded, csn.inference, as prediction uses it there), with the
+lowest and the highest of the sittings' own medians, beside the ratio of their FLOPs; peak_mb, the most that a process held in a step, and mb_per_clip:
+what of that the steps added to the network built, divided by the batch.
+
+Ours keep the memory that tensors free (csn.memory) and fuse SGD, as csn.train does; the others do so where it says kept, which leaves the networks to
+compare. On CUDA a step is one CUDA graph unless compiled, as in csn.train and csn.evaluate, and the same network with torch's own convolutions takes
+part, in both memory layouts (torch-conv), and as torch runs it by itself, every kernel started by the processor (eager). The CSV is written after
+every round; the exit status is 1 when a network could not run.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -173,31 +178,47 @@ def ask(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
+@dataclass
+class Sitting:
+    """Of one process: its network's weights, the bytes it held before its steps, and (seconds, processor seconds, peak memory) of each step."""
+
+    weights: int
+    before: int
+    laps: list[list[float]] = field(default_factory=list)
+
+
 def take_turns(args: argparse.Namespace, mode: str, nets: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
     """After every round, one row per network: nets maps its name/depth/layout to the interpreter that it runs with."""
+    order = random.Random(0)
+    sittings: list[dict[str, Sitting]] = []
+    for _ in range(args.sittings):
+        processes, sitting = sit_down(args, mode, nets)
+        sittings.append(sitting)
+        for _ in range(args.rounds):
+            for net in order.sample(list(processes), len(processes)):
+                ask(processes[net])
+                sitting[net].laps.append(json.loads(processes[net].stdout.readline()))  # type: ignore[union-attr]
+            yield rows_of(args, mode, sittings)
+        for process in processes.values():
+            process.communicate()
+
+
+def sit_down(args: argparse.Namespace, mode: str, nets: dict[str, str]) -> tuple[dict[str, subprocess.Popen[str]], dict[str, Sitting]]:
+    """A new process, warmed up, for each of nets that runs here. Raises UserError where ir-CSN does not."""
     begun = {net: begin(args, mode, net, python) for net, python in nets.items()}
-    processes = {}
+    processes, sitting = {}, {}
     for net, process in begun.items():
         with suppress(BrokenPipeError):
             ask(process)
         for line in process.stdout or ():  # the packages print notices of their own
             if line.startswith("ready"):
-                processes[net] = process, *map(int, line.split()[1:])
+                processes[net], sitting[net] = process, Sitting(*map(int, line.split()[1:]))
                 break
         else:
             print(f"{net} does not run here and is left out", file=sys.stderr)
-    laps: dict[str, list[list[float]]] = {net: [] for net in processes}
     if base_of(args, mode, next(iter(nets)).split("/")[1]) not in processes:
         raise UserError("ir-CSN, which the others are compared to, does not run here; why stands above.")
-    order = random.Random(0)
-    for _ in range(args.rounds):
-        for net in order.sample(list(processes), len(processes)):
-            process, *_ = processes[net]
-            ask(process)
-            laps[net].append(json.loads(process.stdout.readline()))  # type: ignore[union-attr]
-        yield rows_of(args, mode, {net: (weights, before, laps[net]) for net, (_, weights, before) in processes.items()})
-    for process, *_ in processes.values():
-        process.communicate()
+    return processes, sitting
 
 
 def base_of(args: argparse.Namespace, mode: str, depth: str) -> str:
@@ -205,21 +226,28 @@ def base_of(args: argparse.Namespace, mode: str, depth: str) -> str:
     return f"ir-CSN/{depth}/channels_last_3d{' folded' if mode == 'infer' and args.device == 'cpu' else ''}"
 
 
-def rows_of(args: argparse.Namespace, mode: str, measured: dict[str, tuple[int, int, list[list[float]]]]) -> list[dict[str, Any]]:
-    """A row per network, from its weights, the memory before the steps, and (seconds, processor seconds, peak memory) of each step."""
+def peak_of(sitting: Sitting) -> float:
+    return max(memory for _, _, memory in sitting.laps)
+
+
+def rows_of(args: argparse.Namespace, mode: str, sittings: list[dict[str, Sitting]]) -> list[dict[str, Any]]:
+    """A row per network that ran, from the sittings that it took part in."""
     rows = []
-    for net, (weights, before, laps) in measured.items():
+    for net in dict.fromkeys(net for sitting in sittings for net in sitting):
         name, depth, layout = net.split("/")
-        base = measured[base_of(args, mode, depth)][2]
-        wall, cpu, peak = zip(*laps, strict=True)
+        own = [sitting[net] for sitting in sittings if net in sitting]
+        base = [sitting[base_of(args, mode, depth)] for sitting in sittings if net in sitting]
+        wall, cpu, _ = zip(*(lap for sitting in own for lap in sitting.laps), strict=True)
+        pairs = [list(zip(mine.laps, beside.laps, strict=True)) for mine, beside in zip(own, base, strict=True)]
+        times, cpus = ([[lap[k] / beside[k] for lap, beside in sitting] for sitting in pairs] for k in (0, 1))
         rows.append(
             {
-                "mode": mode, "network": name, "depth": int(depth), "layout": layout, "rounds": len(laps), "weights_m": weights / 1e6,
+                "mode": mode, "network": name, "depth": int(depth), "layout": layout, "rounds": len(wall), "weights_m": own[0].weights / 1e6,
                 "clips_per_s": args.batch / median(wall), "ms": 1e3 * median(wall), "cpu_ms": 1e3 * median(cpu),
-                "time_over_ir_csn": median(a / b[0] for a, b in zip(wall, base, strict=True)),
-                "flops_over_ir_csn": flops_over_ir_csn(name, int(depth), args.frames, args.crop),
-                "cpu_over_ir_csn": median(a / b[1] for a, b in zip(cpu, base, strict=True)),
-                "peak_mb": max(peak) / 2**20, "mb_per_clip": (max(peak) - before) / args.batch / 2**20,
+                "time_over_ir_csn": median(chain(*times)), "lowest": min(map(median, times)), "highest": max(map(median, times)),
+                "flops_over_ir_csn": flops_over_ir_csn(name, int(depth), args.frames, args.crop), "cpu_over_ir_csn": median(chain(*cpus)),
+                "peak_mb": max(map(peak_of, own)) / 2**20,
+                "mb_per_clip": max(peak_of(s) - s.before for s in own) / args.batch / 2**20,
             }
         )  # fmt: skip
     return rows
@@ -248,12 +276,14 @@ def main() -> int:
     parser.add_argument("--frames", type=positive, default=8)
     parser.add_argument("--crop", type=positive, default=112)
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--rounds", type=positive, default=15)
+    parser.add_argument("--sittings", type=positive, help="times that every process is begun anew (5; on cuda 1)")
+    parser.add_argument("--rounds", type=positive, default=5, help="of a sitting (%(default)s)")
     parser.add_argument("--compile", action="store_true", help="add ours through torch.compile")
     parser.add_argument("--name", type=file_name, default="step", help="of the CSV and the figure")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--mode", default="train", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.sittings = args.sittings or (1 if args.device == "cuda" else 5)
     if args.serve:
         serve(args)
         return 0
@@ -261,7 +291,7 @@ def main() -> int:
 
     machine.on_cuda(args)
     peers = peers_there(args.peers) if args.peers else None
-    keys = ("threads", "batch", "frames", "crop", "dtype")
+    keys = ("threads", "batch", "frames", "crop", "dtype", "sittings")
     facts = machine.describe(args.device) | {"setting": ", ".join(f"{k} {getattr(args, k)}" for k in keys)}
     rows: list[dict[str, Any]] = []
     wanted = 0

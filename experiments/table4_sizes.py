@@ -7,7 +7,7 @@ different ones, each seen less often.
     python experiments/table4_sizes.py            run what is missing, then show
     python experiments/table4_sizes.py --scale photo
 
-The rows x1 are runs of Table 4, with its twenty seeds; the others have ten (scale small) and eight (photo).
+The rows x1 are runs of Table 4, with its twenty seeds; the others have ten (scales small and photo).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from csn.table import FAMILIES, TABLE4_SEEDS, Row, Table
 
 SIZES = (0.5, 1, 2, 4)  # training videos, as a multiple of the scale's
 # Of the rows but x1; ours, in two steps: three seeds, and, those seen and everything undecided, the others.
-SEEDS = {"small": tuple(range(10)), "photo": tuple(range(8))}
+SEEDS = dict.fromkeys(("small", "photo"), tuple(range(10)))
 SOURCE = "ours: when finding B holds is a question the paper leaves open; written after the runs x1 and first trials of the baseline, before the others"
 
 

@@ -33,15 +33,28 @@ GPU = (("step", "--device cuda"), ("depthwise", "--device cuda"), ("scaling", "-
 
 def test_a_network_is_compared_to_ir_csn_within_a_round() -> None:
     args = Namespace(batch=4, frames=8, crop=64)
-    measured = {
-        "ir-CSN/26/channels_last_3d": (10, 2**20, [[1.0, 1.0, 5 * 2**20], [4.0, 2.0, 9 * 2**20]]),
-        "ResNet3D/26/channels_last_3d": (30, 2**20, [[3.0, 2.0, 2**20], [8.0, 4.0, 2**20]]),
-        "pytorchvideo/26/as it comes": (10, 2**20, [[2.0, 1.0, 2**20], [8.0, 2.0, 2**20]]),
+    sitting = {
+        "ir-CSN/26/channels_last_3d": step.Sitting(10, 2**20, [[1.0, 1.0, 5 * 2**20], [4.0, 2.0, 9 * 2**20]]),
+        "ResNet3D/26/channels_last_3d": step.Sitting(30, 2**20, [[3.0, 2.0, 2**20], [8.0, 4.0, 2**20]]),
+        "pytorchvideo/26/as it comes": step.Sitting(10, 2**20, [[2.0, 1.0, 2**20], [8.0, 2.0, 2**20]]),
     }
-    base, resnet, peer = step.rows_of(args, "train", measured)
+    base, resnet, peer = step.rows_of(args, "train", [sitting])
     assert base["rounds"] == 2 and base["clips_per_s"] == 4 / 2.5 and base["mb_per_clip"] == 2.0
     assert (base["time_over_ir_csn"], resnet["time_over_ir_csn"], peer["time_over_ir_csn"]) == (1.0, 2.5, 2.0)
     assert base["flops_over_ir_csn"] == peer["flops_over_ir_csn"] == 1.0 and 2 < resnet["flops_over_ir_csn"] < 4
+    assert (resnet["lowest"], resnet["highest"], resnet["weights_m"]) == (2.5, 2.5, 3e-5)
+
+
+def test_every_sitting_has_its_own_ratios_and_memory() -> None:
+    args = Namespace(batch=1, frames=8, crop=64)
+    ours, theirs = "ir-CSN/26/channels_last_3d", "pytorchvideo/26/as it comes"
+    first = {ours: step.Sitting(10, 2**20, [[1.0, 1.0, 3 * 2**20]] * 3), theirs: step.Sitting(10, 2**20, [[3.0, 2.0, 2**21]] * 3)}
+    alone = {ours: step.Sitting(10, 0, [[5.0, 5.0, 4 * 2**20]] * 3)}  # theirs did not run
+    last = {ours: step.Sitting(10, 0, [[2.0, 2.0, 2**20]]), theirs: step.Sitting(10, 3 * 2**20, [[2.0, 2.0, 6 * 2**20]])}
+    base, peer = step.rows_of(args, "train", [first, alone, last])
+    assert (base["rounds"], base["ms"], base["lowest"], base["highest"]) == (7, 2000.0, 1.0, 1.0)
+    assert (base["peak_mb"], base["mb_per_clip"]) == (4.0, 4.0) and (peer["peak_mb"], peer["mb_per_clip"]) == (6.0, 3.0)
+    assert (peer["rounds"], peer["time_over_ir_csn"], peer["lowest"], peer["highest"], peer["cpu_over_ir_csn"]) == (4, 3.0, 1.0, 3.0, 2.0)
 
 
 def test_layers_are_those_of_the_network() -> None:
@@ -107,6 +120,7 @@ def test_a_table_tells_once_what_all_rows_share(capsys: pytest.CaptureFixture[st
     ("script", "flags", "sentence"),
     [
         ("step", "--depths 27", "invalid choice: 27"), ("step", "--rounds 0", "whole number above 0, not 0"),
+        ("step", "--sittings 0", "whole number above 0, not 0"),
         ("step", "--name a/b", "without a folder, not a/b"),
         ("step", "--peers /none/python", r"`--peers` \(=/none/python\) must be a Python that builds both .*No such file"),
         ("step", f"--peers {sys.executable}", "must be a Python that builds both .*No module named 'pytorchvideo'"),

@@ -377,7 +377,7 @@ def test_what_is_told_of_schedules_and_sizes_is_that_of_the_files() -> None:
             leads = {csn: difference(family[csn], family["ResNet3D"], family[csn]) for csn in ("ir-CSN", "ip-CSN")}
             pair = [lead.split()[0] for lead in leads.values()]
             assert re.search(rf"from {size} (videos )?{re.escape(pair[0])} and {re.escape(pair[1])}[,;.]", told), (size, pair)
-            assert len(family["ip-CSN"]) == (20 if multiple == "1" else 10 if scale == "small" else 8)
+            assert len(family["ip-CSN"]) == (20 if multiple == "1" else 10)
             spans = {csn: interval([family[csn][seed] - family["ResNet3D"][seed] for seed in family[csn]]) for csn in leads}
             assert [csn for csn, found in spans.items() if found.low > 0 or found.high < 0] == (["ip-CSN"] if multiple == "1" else []), leads
             assert multiple != "4" or scale == "small" or f"(ir-CSN {leads['ir-CSN']}, ip-CSN {leads['ip-CSN']})" in told
