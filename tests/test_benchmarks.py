@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 from conftest import run
 
@@ -55,6 +56,22 @@ def test_every_sitting_has_its_own_ratios_and_memory() -> None:
     assert (base["rounds"], base["ms"], base["lowest"], base["highest"]) == (7, 2000.0, 1.0, 1.0)
     assert (base["peak_mb"], base["mb_per_clip"]) == (4.0, 4.0) and (peer["peak_mb"], peer["mb_per_clip"]) == (6.0, 3.0)
     assert (peer["rounds"], peer["time_over_ir_csn"], peer["lowest"], peer["highest"], peer["cpu_over_ir_csn"]) == (4, 3.0, 1.0, 3.0, 2.0)
+
+
+def test_a_step_is_measured_by_new_processes_in_every_sitting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "--modes infer --networks ir-CSN --depths 26 --frames 4 --crop 32 --batch 1 --threads 1 --sittings 2 --rounds 3 --name own"
+    monkeypatch.setattr(machine, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["step.py", *flags.split()])
+    begun = list[str]()
+    monkeypatch.setattr(step, "begin", lambda args, mode, net, python, begin=step.begin: begun.append(net) or begin(args, mode, net, python))
+    assert step.main() == 0
+    plain, folded = "ir-CSN/26/channels_last_3d", "ir-CSN/26/channels_last_3d folded"
+    assert begun == [plain, folded] * 2 and "sittings 2" in capsys.readouterr().out
+    rows = pd.read_csv(tmp_path / "own.csv", comment="#").set_index("layout")
+    assert list(rows.index) == ["channels_last_3d", "channels_last_3d folded"] and set(rows.rounds) == {6} and (rows.ms > 0).all()
+    assert (rows.loc["channels_last_3d folded", ["time_over_ir_csn", "lowest", "highest"]] == 1.0).all()
+    assert (rows.lowest <= rows.time_over_ir_csn).all() and (rows.time_over_ir_csn <= rows.highest).all()
+    assert (tmp_path / "own.png").stat().st_size > 10_000
 
 
 def test_layers_are_those_of_the_network() -> None:

@@ -152,12 +152,25 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
         )
         resnet = steps[steps.network == "ResNet3D"].set_index(["mode", "layout"])
         flops, train = resnet.flops_over_ir_csn.iloc[0], resnet.time_over_ir_csn["train", "channels_last_3d"]
-        if steps.depth.iloc[0] == 50:
-            assert train >= flops / 1.3 and f"{flops / 1.3:.2f} times as fast as ResNet3D-50" in told
+        infer = resnet.time_over_ir_csn["infer", "channels_last_3d folded"]
+        if len(missed) == 1:
+            low, high = resnet.lowest["train", "channels_last_3d"], resnet.highest["train", "channels_last_3d"]
+            assert low < train < flops / 1.3 < high and f"in training {flops / 1.3:.2f} times as fast as ResNet3D-50" in told
+            assert f"over ResNet3D-50 it is {train:.2f} times in training (processes: {low:.2f} to {high:.2f}; in inference, both folded, {infer:.2f})" in told
+        elif len(missed) == 2:
+            assert train >= flops / 1.3 and f"With one thread it is {train:.2f} times," in told
         else:
-            ends = f"{train:.2f} times in training for {flops / 1.3:.2f}, {resnet.time_over_ir_csn['infer', 'channels_last_3d folded']:.2f} in inference"
-            assert train < flops / 1.3 and f"So is that over ResNet3D-152: {ends}." in told
-    most = [rows("step_cpu_2threads").query(f"layout == 'as it comes' and mode == '{mode}'").time_over_ir_csn.max() for mode in ("train", "infer")]
+            assert (
+                train < flops / 1.3 and f"So is that over ResNet3D-152: {train:.2f} times in training for {flops / 1.3:.2f}, {infer:.2f} in inference." in told
+            )
+    two = rows("step_cpu_2threads").set_index(["mode", "network", "layout"])
+    ends = [f"{two.lowest[found]:.2f} to {two.highest[found]:.2f}" for found in ((mode, "mmaction2", "as it comes") for mode in ("train", "infer"))]
+    assert f"ours are from {ends[0]} times as fast as mmaction2 as it comes in training, from {ends[1]} in inference" in told
+    comes = {mode: two.time_over_ir_csn[two.index.isin(["as it comes"], level="layout") & two.index.isin([mode], level="mode")] for mode in ("train", "infer")}
+    beside = f"trains {span(list(comes['train']), 2)} times as fast on two CPU cores as in the two public packages as they come"
+    assert f"{beside}, {two.time_over_ir_csn['train', 'ResNet3D', 'channels_last_3d']:.2f} times as fast as ResNet3D-50, which has 2.80 times the FLOPs" in told
+    assert round(two.flops_over_ir_csn["train", "ResNet3D", "channels_last_3d"], 2) == 2.8 and (two.rounds == 25).all() and '"Aims" below' in told
+    most = [found.max() for found in comes.values()]
     assert max(most) < 2.5 and f"The goal beyond, 2.5 times, is not reached: {most[0]:.2f} at most in training, {most[1]:.2f} in inference." in told
     plainly = rows("step_cpu_2threads").query("layout == 'channels_last_3d'")
     theirs = plainly.groupby(["mode", "network"]).time_over_ir_csn.apply(list)
@@ -167,30 +180,15 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
             kept[row.mode].append(row.time_over_ir_csn)
             (plain,) = theirs[row.mode, row.network]
             shares[row.mode].append((row.time_over_ir_csn - 1) / (plain - 1))
-    assert not missed[0] and "With two threads all are met at depth 50" in told
-    assert len(missed[2]) == 3 and f"Of the aims over the packages three are missed there: {', '.join(missed[2])}." in told
-    assert f"With one thread {['none is', 'one is', 'two are', 'three are'][len(missed[1])]} missed: {', '.join(missed[1])}." in told
-    one = rows("step_cpu_1thread").query("layout == 'as it comes'").set_index(["mode", "network"]).time_over_ir_csn
-    scatter = re.search(
-        r"mmaction2 as it comes ([\d.]+) to ([\d.]+) in training and ([\d.]+) to ([\d.]+) in inference, over pytorchvideo's inference ([\d.]+) to (\d\.\d+)",
-        told,
-    )
-    assert scatter is not None
-    for k, run in enumerate([("train", "mmaction2"), ("infer", "mmaction2"), ("infer", "pytorchvideo")]):
-        assert float(scatter[2 * k + 1]) <= round(one[run], 2) <= float(scatter[2 * k + 2])
-    first = rows("step_cpu_2threads").query("mode == 'train'").set_index("network")
-    packages = span(list(first[first.layout == "as it comes"].time_over_ir_csn), 2)
-    whole, flops = first.loc["ResNet3D", ["time_over_ir_csn", "flops_over_ir_csn"]]
-    assert f"trains {packages} times as fast on two CPU cores as in the two public packages as they come, {whole:.2f} times" in told
-    assert f"which has {flops:.2f} times the FLOPs; on one H200 ir-CSN-152 trains" in told
+    counted = ["none is", "one is", "two are", "three are"]
+    assert not missed[0] and "with two threads the aims over the packages are met at depth 50" in told
+    assert f"Of the aims over the packages {counted[len(missed[2])]} missed there: {', '.join(missed[2])}." in told
+    assert f"and of the aims over the packages {counted[len(missed[1])]} missed: {', '.join(missed[1])}." in told
     parts = [f"{span([100 * one for one in found], 0)} %" for found in shares.values()]
-    assert f"of the lead over channels_last_3d {parts[0]} in training and {parts[1]} in inference is the network's" in told
+    assert f"Of the lead over channels_last_3d {parts[0]} in training and {parts[1]} in inference is the network's" in told
     spans = [span(found, 2) for found in kept.values()]
     assert 'is the network\'s: what remains against the rows "kept", (kept - 1) / (channels_last_3d - 1)' in told
     assert f"({spans[0]} in training, {spans[1]} in inference)" in told
-    inferring = rows("step_cpu_2threads").query("network == 'ResNet3D' and layout == 'channels_last_3d folded'")
-    assert f"in inference, both folded, it is {inferring.time_over_ir_csn.iloc[0]:.2f} times" in told
-
     deep = rows("step_cpu_depths").query("depth == 152 and layout == 'as it comes'").groupby("mode").time_over_ir_csn
     (train, infer) = (f"{deep.min()[mode]:.2f} to {deep.max()[mode]:.2f} times" for mode in ("train", "infer"))
     assert f"at 152 training is {train} as fast as theirs as they come, and inference {infer}." in told
