@@ -7,12 +7,12 @@ PEERS is an environment of its own, since one of them pins old packages:
     python -m venv PEERS
     PEERS/bin/pip install torch==2.14.1 torchvision==0.29.2 pytorchvideo==0.1.5 mmaction2==1.2.0 mmengine mmcv-lite
 
-Every network runs in a process of its own, on the same clips; the processes take turns, one step each, in a random order, so that whatever
-else the machine does falls on all of them alike. A sitting ends with its processes, the next begins with new ones: on a CPU, five processes that
-trained the same network in turn were seen to be up to a quarter apart. Reported: the median over the rounds of all sittings, and the median of the
-ratio to ir-CSN within a round (in inference on a CPU to ir-CSN with its batch norm folded, csn.inference, as prediction uses it there), with the
-lowest and the highest of the sittings' own medians, beside the ratio of their FLOPs; peak_mb, the most that a process held in a step, and mb_per_clip:
-what of that the steps added to the network built, divided by the batch.
+Every network runs in a process of its own, on the same clips; the processes take turns, one step each, in a random order, so that whatever else the
+machine does falls on all of them alike. A sitting ends with its processes, the next begins with new ones (benchmarks/turns.py): on a CPU, five
+processes that trained the same network in turn were seen to be up to a quarter apart. Reported: the median over the rounds of all sittings, and the
+median of the ratio to ir-CSN within a round (in inference on a CPU to ir-CSN with its batch norm folded, csn.inference, as prediction uses it there),
+with the lowest and the highest of the sittings' own medians, beside the ratio of their FLOPs; peak_mb, the most that a process held in a step, and
+mb_per_clip: what of that the steps added to the network built, divided by the batch.
 
 Ours keep the memory that tensors free (csn.memory) and fuse SGD, as csn.train does; the others do so where it says kept, which leaves the networks to
 compare. On CUDA a step is one CUDA graph unless compiled, as in csn.train and csn.evaluate, and the same network with torch's own convolutions takes
@@ -25,14 +25,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -44,9 +41,11 @@ from peers import mmaction2, pytorchvideo
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from turns import Sitting, take_turns
+
 from csn.flags import Parser, file_name, positive
 from csn.memory import trim
-from csn.spec import UserError, require
+from csn.spec import require
 
 WARM = 5  # steps before the first that counts: by the fourth a graph is made
 DEPTHS, PEERS = (26, 50, 101, 152), (50, 101, 152)  # ours; those that the packages have
@@ -165,62 +164,6 @@ def flops_over_ir_csn(name: str, depth: int, frames: int, crop: int) -> float:
     return flops(BLOCKS[name]) / flops(BLOCKS["ir-CSN"]) if name in BLOCKS else 1.0
 
 
-def begin(args: argparse.Namespace, mode: str, net: str, python: str) -> subprocess.Popen[str]:
-    """The process of a network, which builds it and waits."""
-    options = [f"--{k}={getattr(args, k)}" for k in ("device", "threads", "batch", "frames", "crop", "dtype")]
-    command = [python, __file__, f"--serve={net}", f"--mode={mode}", *options, *(["--compile"] if net.endswith(" compiled") else [])]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # its threads sleep soon after a step
-
-
-def ask(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
-@dataclass
-class Sitting:
-    """Of one process: its network's weights, the bytes it held before its steps, and (seconds, processor seconds, peak memory) of each step."""
-
-    weights: int
-    before: int
-    laps: list[list[float]] = field(default_factory=list)
-
-
-def take_turns(args: argparse.Namespace, mode: str, nets: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
-    """After every round, one row per network: nets maps its name/depth/layout to the interpreter that it runs with."""
-    order = random.Random(0)
-    sittings: list[dict[str, Sitting]] = []
-    for _ in range(args.sittings):
-        processes, sitting = sit_down(args, mode, nets)
-        sittings.append(sitting)
-        for _ in range(args.rounds):
-            for net in order.sample(list(processes), len(processes)):
-                ask(processes[net])
-                sitting[net].laps.append(json.loads(processes[net].stdout.readline()))  # type: ignore[union-attr]
-            yield rows_of(args, mode, sittings)
-        for process in processes.values():
-            process.communicate()
-
-
-def sit_down(args: argparse.Namespace, mode: str, nets: dict[str, str]) -> tuple[dict[str, subprocess.Popen[str]], dict[str, Sitting]]:
-    """A new process, warmed up, for each of nets that runs here. Raises UserError where ir-CSN does not."""
-    begun = {net: begin(args, mode, net, python) for net, python in nets.items()}
-    processes, sitting = {}, {}
-    for net, process in begun.items():
-        with suppress(BrokenPipeError):
-            ask(process)
-        for line in process.stdout or ():  # the packages print notices of their own
-            if line.startswith("ready"):
-                processes[net], sitting[net] = process, Sitting(*map(int, line.split()[1:]))
-                break
-        else:
-            print(f"{net} does not run here and is left out", file=sys.stderr)
-    if base_of(args, mode, next(iter(nets)).split("/")[1]) not in processes:
-        raise UserError("ir-CSN, which the others are compared to, does not run here; why stands above.")
-    return processes, sitting
-
-
 def base_of(args: argparse.Namespace, mode: str, depth: str) -> str:
     """The network that others of its depth are compared to: ir-CSN as it is used."""
     return f"ir-CSN/{depth}/channels_last_3d{' folded' if mode == 'infer' and args.device == 'cpu' else ''}"
@@ -314,8 +257,8 @@ def main() -> int:
                     for layout in ("as it comes", "channels_last_3d", "channels_last_3d kept"):
                         nets[f"{name}/{depth}/{layout}"] = peers
             done, wanted = rows, wanted + len(nets)
-            for latest in take_turns(args, mode, nets):
-                rows = done + latest
+            for sittings in take_turns(args, mode, nets, base_of(args, mode, str(depth))):
+                rows = done + rows_of(args, mode, sittings)
                 machine.write(args.name, rows, facts)
     told = ("mode", "network", "depth", "layout", "clips_per_s", "ms", "time_over_ir_csn", "flops_over_ir_csn", "mb_per_clip")
     machine.show(f"{facts['setting']} on {facts.get('gpu', facts['processor'])}", rows, *told)

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from csn.blocks import ConvBN, Residual
 from csn.depthwise import DepthwiseConv3d
-from csn.pointwise import FEW, FRAMES, PointwiseConv3d
+from csn.pointwise import FRAMES, PointwiseConv3d
 from csn.resnet3d import ResNet3D, Stem
 from csn.spec import UserError
 
 ONEDNN = torch.ops.mkldnn
 NDHWC = torch.channels_last_3d
+FEW = 4096  # positions: below, the product was as fast as the convolution or faster, with 1 and with 2 threads
 RGB = 3  # channels that fill no vector: oneDNN reads them faster as planes
 
 
@@ -68,7 +69,7 @@ class FoldedConv(nn.Module):
         if not self.pointwise:
             return self.written(x, other, self.weight, self.padding, self.stride)
         b, c, t, h, w = x.shape
-        if b * t * h * w < FEW or b * t < FRAMES:  # as in csn.pointwise
+        if b * t * h * w < FEW or b * t < FRAMES:  # as in csn.pointwise, whose product is another library's
             rows = x.permute(0, 2, 3, 4, 1).reshape(-1, c)
             after = "relu" if self.relu and other is None else "none"
             y = ONEDNN._linear_pointwise(rows, self.weight.view(-1, c), self.bias, after, [], "").view(b, t, h, w, len(self.bias)).permute(0, 4, 1, 2, 3)

@@ -17,7 +17,8 @@ def keep_memory() -> bool:
     """Let the C library keep the memory that tensors free, in place of giving it back to the system at once.
 
     By default every large CPU tensor is mapped afresh, and the first touch of each of its pages interrupts the
-    process. Call it before the first large tensor. The peak of memory stays; between steps it is no longer lent back.
+    process. Call it before the first large tensor. The peak of memory stays; between steps it is no longer lent back. (Pages of 2 MiB
+    were tried, too: a step of ir-CSN-50 took 0.98 to 1.00 of its time.)
     Returns whether it took effect: on Linux with glibc only.
     """
     if not sys.platform.startswith("linux"):

@@ -28,6 +28,7 @@ import limits
 import machine
 import scaling
 import step
+import turns
 
 GPU = (("step", "--device cuda"), ("depthwise", "--device cuda"), ("scaling", "--device cuda"), ("norm", ""), ("kernels", ""), ("compile_ahead", "bf16"))
 
@@ -35,9 +36,9 @@ GPU = (("step", "--device cuda"), ("depthwise", "--device cuda"), ("scaling", "-
 def test_a_network_is_compared_to_ir_csn_within_a_round() -> None:
     args = Namespace(batch=4, frames=8, crop=64)
     sitting = {
-        "ir-CSN/26/channels_last_3d": step.Sitting(10, 2**20, [[1.0, 1.0, 5 * 2**20], [4.0, 2.0, 9 * 2**20]]),
-        "ResNet3D/26/channels_last_3d": step.Sitting(30, 2**20, [[3.0, 2.0, 2**20], [8.0, 4.0, 2**20]]),
-        "pytorchvideo/26/as it comes": step.Sitting(10, 2**20, [[2.0, 1.0, 2**20], [8.0, 2.0, 2**20]]),
+        "ir-CSN/26/channels_last_3d": turns.Sitting(10, 2**20, [[1.0, 1.0, 5 * 2**20], [4.0, 2.0, 9 * 2**20]]),
+        "ResNet3D/26/channels_last_3d": turns.Sitting(30, 2**20, [[3.0, 2.0, 2**20], [8.0, 4.0, 2**20]]),
+        "pytorchvideo/26/as it comes": turns.Sitting(10, 2**20, [[2.0, 1.0, 2**20], [8.0, 2.0, 2**20]]),
     }
     base, resnet, peer = step.rows_of(args, "train", [sitting])
     assert base["rounds"] == 2 and base["clips_per_s"] == 4 / 2.5 and base["mb_per_clip"] == 2.0
@@ -49,9 +50,9 @@ def test_a_network_is_compared_to_ir_csn_within_a_round() -> None:
 def test_every_sitting_has_its_own_ratios_and_memory() -> None:
     args = Namespace(batch=1, frames=8, crop=64)
     ours, theirs = "ir-CSN/26/channels_last_3d", "pytorchvideo/26/as it comes"
-    first = {ours: step.Sitting(10, 2**20, [[1.0, 1.0, 3 * 2**20]] * 3), theirs: step.Sitting(10, 2**20, [[3.0, 2.0, 2**21]] * 3)}
-    alone = {ours: step.Sitting(10, 0, [[5.0, 5.0, 4 * 2**20]] * 3)}  # theirs did not run
-    last = {ours: step.Sitting(10, 0, [[2.0, 2.0, 2**20]]), theirs: step.Sitting(10, 3 * 2**20, [[2.0, 2.0, 6 * 2**20]])}
+    first = {ours: turns.Sitting(10, 2**20, [[1.0, 1.0, 3 * 2**20]] * 3), theirs: turns.Sitting(10, 2**20, [[3.0, 2.0, 2**21]] * 3)}
+    alone = {ours: turns.Sitting(10, 0, [[5.0, 5.0, 4 * 2**20]] * 3)}  # theirs did not run
+    last = {ours: turns.Sitting(10, 0, [[2.0, 2.0, 2**20]]), theirs: turns.Sitting(10, 3 * 2**20, [[2.0, 2.0, 6 * 2**20]])}
     base, peer = step.rows_of(args, "train", [first, alone, last])
     assert (base["rounds"], base["ms"], base["lowest"], base["highest"]) == (7, 2000.0, 1.0, 1.0)
     assert (base["peak_mb"], base["mb_per_clip"]) == (4.0, 4.0) and (peer["peak_mb"], peer["mb_per_clip"]) == (6.0, 3.0)
@@ -63,7 +64,7 @@ def test_a_step_is_measured_by_new_processes_in_every_sitting(tmp_path: Path, mo
     monkeypatch.setattr(machine, "RESULTS", tmp_path)
     monkeypatch.setattr(sys, "argv", ["step.py", *flags.split()])
     begun = list[str]()
-    monkeypatch.setattr(step, "begin", lambda args, mode, net, python, begin=step.begin: begun.append(net) or begin(args, mode, net, python))
+    monkeypatch.setattr(turns, "begin", lambda args, mode, net, python, begin=turns.begin: begun.append(net) or begin(args, mode, net, python))
     assert step.main() == 0
     plain, folded = "ir-CSN/26/channels_last_3d", "ir-CSN/26/channels_last_3d folded"
     assert begun == [plain, folded] * 2 and "sittings 2" in capsys.readouterr().out
