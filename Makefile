@@ -33,7 +33,7 @@ figures: .venv/ready
 
 # the notebooks run again, with their output
 notebooks: .venv/ready
-	$(RUN) -m jupyter execute --inplace notebooks/table*.ipynb notebooks/summary.ipynb
+	$(RUN) -m jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/table*.ipynb notebooks/summary.ipynb
 
 # one HTML page: every table, figure and verdict
 report: .venv/ready

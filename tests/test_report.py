@@ -132,6 +132,11 @@ def span(values: Sequence[float], digits: int) -> str:
     return " to ".join(dict.fromkeys(f"{end:.{digits}f}" for end in (min(values), max(values))))
 
 
+def below(ratio: float, aim: float) -> str:
+    """A ratio that misses its aim: "1.78", or "1.798" where two digits would read as 1.8."""
+    return f"{ratio:.2f}" if round(ratio, 2) < aim else f"{ratio:.3f}"
+
+
 def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
     """Which of the aims are met, and the range of the depthwise layers."""
     told = " ".join(README.split())
@@ -145,9 +150,9 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
         theirs = steps[steps.network.isin(["pytorchvideo", "mmaction2"])]
         missed.append(
             [
-                f"{'training' if row.mode == 'train' else 'inference'} is {row.time_over_ir_csn:.2f} times as fast as {row.network} {row.layout}"
+                f"{'training' if row.mode == 'train' else 'inference'} is {below(row.time_over_ir_csn, aim)} times as fast as {row.network} {row.layout}"
                 for row in theirs.itertuples()
-                if row.time_over_ir_csn < aims.get((row.mode, row.layout), 0)
+                if row.time_over_ir_csn < (aim := aims.get((row.mode, row.layout), 0.0))
             ]
         )
         resnet = steps[steps.network == "ResNet3D"].set_index(["mode", "layout"])
@@ -155,7 +160,7 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
         infer = resnet.time_over_ir_csn["infer", "channels_last_3d folded"]
         if len(missed) == 1:
             low, high = resnet.lowest["train", "channels_last_3d"], resnet.highest["train", "channels_last_3d"]
-            assert low < train < flops / 1.3 < high and f"in training {flops / 1.3:.2f} times as fast as ResNet3D-50" in told
+            assert low < flops / 1.3 <= train < high and f"in training {flops / 1.3:.2f} times as fast as ResNet3D-50" in told
             assert f"over ResNet3D-50 it is {train:.2f} times in training (processes: {low:.2f} to {high:.2f}; in inference, both folded, {infer:.2f})" in told
         elif len(missed) == 2:
             assert train >= flops / 1.3 and f"With one thread it is {train:.2f} times," in told
@@ -181,7 +186,7 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
             (plain,) = theirs[row.mode, row.network]
             shares[row.mode].append((row.time_over_ir_csn - 1) / (plain - 1))
     counted = ["none is", "one is", "two are", "three are"]
-    assert not missed[0] and "with two threads the aims over the packages are met at depth 50" in told
+    assert not missed[0] and "with two threads all aims are met at depth 50: over ResNet3D-50 it is" in told
     assert f"Of the aims over the packages {counted[len(missed[2])]} missed there: {', '.join(missed[2])}." in told
     assert f"and of the aims over the packages {counted[len(missed[1])]} missed: {', '.join(missed[1])}." in told
     parts = [f"{span([100 * one for one in found], 0)} %" for found in shares.values()]
