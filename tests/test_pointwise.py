@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from csn import pointwise
-from csn.pointwise import FEW, NDHWC, WORTH, PointwiseConv3d, Subsample, pointwise_conv3d
+from csn.pointwise import FEW, FEW_16BIT, FRAMES, NDHWC, WORTH, PointwiseConv3d, Subsample, pointwise_conv3d
 
 
 @pytest.mark.parametrize("size", [(1, 3, 1, 1, 1), (2, 5, 3, 4, 2), (8, 5, 2, 16, 17), (1, 5, 8, 24, 24)], ids=str)
@@ -33,6 +33,14 @@ def test_equals_torch(size, layout):
 
 def test_sizes_cover_every_branch():
     assert 2 * 3 * 4 * 2 < FEW < 8 * 2 * 16 * 17 < 8 * 24 * 24
+
+
+@pytest.mark.parametrize(("dtype", "few"), [(torch.float32, FEW), (torch.float64, FEW), (torch.bfloat16, FEW_16BIT), (torch.float16, FEW_16BIT)], ids=str)
+def test_few_positions_are_a_product_and_many_a_convolution(dtype, few):
+    weight = torch.randn(2, 3, 1, 1, 1, dtype=dtype, requires_grad=True)
+    for frames, width, convolved in ((FRAMES, few // FRAMES, False), (FRAMES, few // FRAMES + 1, True), (FRAMES - 1, few, False)):
+        y = pointwise_conv3d(torch.randn(1, 3, frames, 1, width, dtype=dtype), weight)
+        assert any("Convolution" in step for step in graph(y)) == convolved
 
 
 @pytest.mark.parametrize("stride", [(1, 2, 2), (2, 2, 2)], ids=str)
