@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run
 from made_sets import FICKLE, fickle
 
 from csn.data import moving_digits as md
@@ -170,6 +171,21 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"Cannot write the folder .* give another with --data"):
         md.make(SPEC, tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_script_without_a_main_block_is_told_of_it(made: bool, folder: Path, tmp_path: Path) -> None:
+    """Its processes read it anew, come to the same call, and waited for ever for the folder that the first one holds."""
+    if made:  # but not decoded
+        shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("*.npy"))
+    script = tmp_path / "mine.py"
+    work = f"SET.decoded(MovingDigits(train={SPEC.train}, test={SPEC.test}, frames={SPEC.frames}), Path({str(tmp_path)!r}), 'train', 2)"
+    script.write_text(f"from pathlib import Path\nfrom csn.data.moving_digits import SET\nfrom csn.spec import MovingDigits\nprint({work}.shape)\n")
+    refused = run(str(script))
+    assert refused.returncode == 1 and f"UserError: {tmp_path / folder.name} is made by several processes" in refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("csn.spec.UserError: A process that writes or reads videos ended")
+    script.write_text(script.read_text().replace("print(", "if __name__ == '__main__':\n    print("))
+    assert run(str(script)).stdout == "(80, 10, 40, 40, 3)\n"
 
 
 def test_small_scale_sets_differ_in_name_and_fingerprint(folder: Path) -> None:

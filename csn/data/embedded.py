@@ -12,10 +12,11 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class EmbeddedSet:
         known = read_manifest(folder)
         if len(known) == len(wanted) and all(intact(folder, self.relative(*job), known) for job in wanted):
             return folder  # which may be read-only
-        with held(folder, wait=True, option="--data"):  # a second process waits, then finds the set complete
+        with writing(folder):  # a second process waits, then finds the set complete
             known = read_manifest(folder)
             jobs = [job for job in wanted if not intact(folder, self.relative(*job), known)]
             if not jobs and len(known) == len(wanted):
@@ -123,7 +124,7 @@ class EmbeddedSet:
         path = folder / f"{split}-{fingerprint(read_manifest(folder))}.npy"
         if path.exists():  # whole, for it was put there whole
             return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
-        with held(folder, wait=True, option="--data"):
+        with writing(folder):
             if not path.exists():
                 names = [self.relative(split, i) for i in range(count(spec, split))]
                 part = path.with_name(f".{path.name}")
@@ -157,11 +158,28 @@ class EmbeddedSet:
 
 
 @contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Hold folder, once no other process does. Raises UserError where it cannot be written, and in a process that is still being started, by
+    one that holds it: each of a pool reads a script anew, so the calls of a script without a main block come again in it."""
+    if getattr(current_process(), "_inheriting", False):
+        raise UserError(f"{folder} is made by several processes, which read your script anew; put its calls below `if __name__ == '__main__':`.")
+    with held(folder, wait=True, option="--data"):
+        yield
+
+
+@contextmanager
 def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes that end with this one, whose waiting work is dropped where the block ends by an error or an interrupt."""
+    """A pool of processes that end with this one, whose waiting work is dropped where the block ends by an error or an interrupt.
+
+    Raises UserError where one of them ends by itself.
+    """
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)) as pool:
         try:
             yield pool
+        except BrokenProcessPool:
+            raise UserError(
+                "A process that writes or reads videos ended (out of memory, or as its own output says); run the same command again to go on."
+            ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
