@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from conftest import run
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import csn
 from csn import graph
-from csn.data.loader import _mean_and_scale, load, normalise, reader_of
+from csn.data.loader import Batch, _mean_and_scale, load, normalise, reader_of, train_batches
 from csn.depthwise import DepthwiseConv3d
 from csn.exchange import Exchange
 from csn.export import portable
@@ -127,6 +129,61 @@ def test_steps_read_no_value(precision: str, data: Path, tmp_path: Path, monkeyp
         train(replace(RUN, recipe=recipe), split, reader_of(SMOKE, data, {"train": split}), tmp_path, Place(stop=stop))
     assert steps[1:] == [[]] * (WARM - 1)
     assert str(torch.Tensor.tolist) in found  # by the report after the last step
+
+
+class Crossings(TorchDispatchMode):
+    """Notes the operators with a tensor on each side, and whether they may go on before the copy has been made."""
+
+    def __init__(self, found: list[tuple[torch.dtype, bool]]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_dispatch__(self, op: Any, _types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> object:
+        if op is torch.ops.aten._fused_sgd_.default:  # all on the GPU: not made for tensors without values
+            return None
+        out = op(*args, **(kwargs or {}))
+        sides = [t for t in (*args, out) if isinstance(t, torch.Tensor) and t.ndim]
+        if len({t.device.type for t in sides}) > 1:
+            self.found.append((sides[0].dtype, bool((kwargs or {}).get("non_blocking"))))
+        return out
+
+
+def test_steps_on_a_gpu_copy_clips_and_labels_alone_and_do_not_wait(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tensors on CUDA without values, which take no GPU, and have none to wait for: the first report fails. Without the gradients,
+    a graph's work, in which CUDA lets nothing wait."""
+    split, nets, steps, found = load(SMOKE, data, "train"), list[torch.nn.Module](), list[Any](), list[tuple[torch.dtype, bool]]()
+    reader, recipe = reader_of(SMOKE, data, {"train": split}), replace(RECIPE, clips_per_epoch=8 * WARM)
+    batches = list(train_batches(split, recipe, 0, 0, reader))
+
+    def build(*facts: Any) -> torch.nn.Module:
+        with torch.device("cuda"):
+            nets.append(csn.build(*facts))
+        monkeypatch.setattr(nets[0], "to", lambda *_, **__: nets[0])
+        return nets[0]
+
+    def backward(_loss: torch.Tensor) -> None:
+        for weight in nets[0].parameters():
+            weight.grad = torch.empty_like(weight)
+
+    def loader(*facts: Any) -> Iterator[Batch]:
+        assert facts[-1]  # in pinned memory: copies from elsewhere wait in any case
+        return iter(batches)
+
+    def stop() -> bool:
+        steps.append(list(found))
+        found.clear()
+        return False
+
+    for name, fake in {"build": build, "train_batches": loader, "time": SimpleNamespace(monotonic=lambda: 0.0), "Growth": lambda _: None}.items():
+        monkeypatch.setattr(f"csn.train.{name}", fake)
+    monkeypatch.setattr(graph.Graphed, "__call__", lambda self, *inputs: self.work(*inputs))
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    _mean_and_scale.cache_clear()
+    with pytest.raises(DataDependentOutputException, match="_local_scalar_dense"), FakeTensorMode(allow_non_fake_inputs=True), Crossings(found):
+        train(replace(RUN, recipe=recipe), split, reader, tmp_path, Place(torch.device("cuda"), stop=stop))
+    _mean_and_scale.cache_clear()  # what it holds now is of no use to others
+    clips_and_labels = [(torch.uint8, True), (torch.int64, True)]
+    assert steps == [[*clips_and_labels, *[(torch.float32, False)] * 2, *clips_and_labels], *[clips_and_labels * 2] * (WARM - 1)]
 
 
 @GPU
