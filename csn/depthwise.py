@@ -9,9 +9,9 @@ C products of one position are contiguous:
     gradient of weight  k two-dimensional convolutions' gradients, one per time shift, with frames as the batch
 
 Sums are kept in float32 (float64 for float64 inputs), whatever the type of the inputs: results and gradients of float32 lie within 2e-5 of the
-largest from float64's, and stored 16-bit results within their rounding (torch's own convolutions, where they are taken, within TF32's where
-torch.backends.cudnn.allow_tf32 lets them). On CUDA the fastest of these,
-torch's own convolution and our Triton kernels is used (csn.depthwise_tune); on a CPU the choice is fixed.
+largest from float64's (the gradient of the weight: of maps up to 512 x 512), and stored 16-bit results within their rounding; torch's own
+convolutions, where they are taken, within TF32's where torch.backends.cudnn.allow_tf32 lets them. On CUDA the fastest of these, torch's own
+convolution and our Triton kernels is used (csn.depthwise_tune); on a CPU the choice is fixed.
 """
 
 from __future__ import annotations
@@ -148,6 +148,8 @@ def _wide(t: Tensor) -> Tensor:
 # The choices are fixed: the best of seven ways (weight) and five (input), timed in turn on the
 # layers of ResNet3D-50 with 1 and 2 threads. Same inputs, same number of threads: same bits.
 
+LONGEST = 2**18  # products that are added up one after the other in float32: after 1.6 million the error was seen to be 4e-5 of the sum
+
 
 def convolve(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     """(B, C, T, H, W), (C, 1, kT, kH, kW) -> (B, C, T/s, H/s, W/s), channels_last_3d."""
@@ -203,6 +205,9 @@ def _plane(g: Tensor, x: Tensor, d: int, kernel: Sequence[int], stride: Sequence
 def _plane_of_pairs(g: Tensor, x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
     """Gradient of a two-dimensional depthwise filter, (C, 1, kH, kW), from pairs of frames (.., C, H, W)."""
     g, x = g.reshape(-1, *g.shape[-3:]), x.reshape(-1, *x.shape[-3:])
+    frames = max(1, LONGEST // (g.shape[-2] * g.shape[-1]))
+    if len(g) > frames:
+        return sum(_plane_of_pairs(*pairs, kernel, stride) for pairs in zip(g.split(frames), x.split(frames), strict=True))  # type: ignore[return-value]
     channels = x.shape[1]
     weight = x.new_empty((channels, 1, *kernel))  # only its size is read
     padding, mask = [k // 2 for k in kernel], (False, True, False)
