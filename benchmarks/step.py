@@ -11,7 +11,8 @@ Every network runs in a process of its own, on the same clips; the processes tak
 machine does falls on all of them alike. A sitting ends with its processes, the next begins with new ones (benchmarks/turns.py): on a CPU, five
 processes that trained the same network in turn were seen to be up to a quarter apart. Reported: the median over the rounds of all sittings, and the
 median of the ratio to ir-CSN within a round (in inference on a CPU to ir-CSN with its batch norm folded, csn.inference, as prediction uses it there),
-with the lowest and the highest of the sittings' own medians, beside the ratio of their FLOPs; peak_mb, the most that a process held in a step, and
+with the lowest and the highest of the sittings' own medians, beside the ratio of their FLOPs; first_step_s, the longest first step of a process, in
+which kernels are chosen and compiled (but those on disk from before); peak_mb, the most that a process held in a step, and
 mb_per_clip: what of that the steps added to the network built, divided by the batch.
 
 Ours keep the memory that tensors free (csn.memory) and fuse SGD, as csn.train does; the others do so where it says kept, which leaves the networks to
@@ -140,12 +141,16 @@ def serve(args: argparse.Namespace) -> None:
         weights, step = prepare(args)
         sys.stdin.readline()  # networks are built all at once, and warmed up one by one: then each chooses its kernels undisturbed
         before = start_peak(args.device)
-        for _ in range(WARM):
+        began = time.perf_counter()
+        step()
+        wait()
+        first = time.perf_counter() - began
+        for _ in range(WARM - 1):
             step()
         wait()
     except Exception as error:  # whatever keeps a network from running is told in its place
         sys.exit(f"{args.serve}: {type(error).__name__}: {error}")
-    print("ready", weights, before, flush=True)
+    print("ready", weights, before, first, flush=True)
     for _ in sys.stdin:
         began, worked = time.perf_counter(), time.process_time()
         step()
@@ -189,7 +194,7 @@ def rows_of(args: argparse.Namespace, mode: str, sittings: list[dict[str, Sittin
                 "clips_per_s": args.batch / median(wall), "ms": 1e3 * median(wall), "cpu_ms": 1e3 * median(cpu),
                 "time_over_ir_csn": median(chain(*times)), "lowest": min(map(median, times)), "highest": max(map(median, times)),
                 "flops_over_ir_csn": flops_over_ir_csn(name, int(depth), args.frames, args.crop), "cpu_over_ir_csn": median(chain(*cpus)),
-                "peak_mb": max(map(peak_of, own)) / 2**20,
+                "first_step_s": max(s.first for s in own), "peak_mb": max(map(peak_of, own)) / 2**20,
                 "mb_per_clip": max(peak_of(s) - s.before for s in own) / args.batch / 2**20,
             }
         )  # fmt: skip
@@ -260,7 +265,7 @@ def main() -> int:
             for sittings in take_turns(args, mode, nets, base_of(args, mode, str(depth))):
                 rows = done + rows_of(args, mode, sittings)
                 machine.write(args.name, rows, facts)
-    told = ("mode", "network", "depth", "layout", "clips_per_s", "ms", "time_over_ir_csn", "flops_over_ir_csn", "mb_per_clip")
+    told = ("mode", "network", "depth", "layout", "clips_per_s", "ms", "time_over_ir_csn", "flops_over_ir_csn", "first_step_s", "mb_per_clip")
     machine.show(f"{facts['setting']} on {facts.get('gpu', facts['processor'])}", rows, *told)
     print(machine.RESULTS / f"{args.name}.csv")
     figure(rows, facts, machine.RESULTS / f"{args.name}.png")

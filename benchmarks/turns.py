@@ -35,10 +35,12 @@ def ask(process: subprocess.Popen[str]) -> None:
 
 @dataclass
 class Sitting:
-    """Of one process: its network's weights, the bytes it held before its steps, and (seconds, processor seconds, peak memory) of each step."""
+    """Of one process: its network's weights, the bytes it held before its steps, the seconds of its first step, which compiles, and (seconds, processor
+    seconds, peak memory) of each that counts."""
 
     weights: int
     before: int
+    first: float
     laps: list[list[float]] = field(default_factory=list)
 
 
@@ -68,7 +70,8 @@ def sit_down(args: argparse.Namespace, mode: str, nets: dict[str, str], base: st
             ask(process)
         for line in process.stdout or ():  # the packages print notices of their own
             if line.startswith("ready"):
-                processes[net], sitting[net] = process, Sitting(*map(int, line.split()[1:]))
+                weights, before, first = line.split()[1:]
+                processes[net], sitting[net] = process, Sitting(int(weights), int(before), float(first))
                 break
         else:
             print(f"{net} does not run here and is left out", file=sys.stderr)

@@ -181,7 +181,8 @@ def outcome(one: Running, code: int, home: Path) -> str:
 def result(run: Run, home: Path) -> str:
     record = read_record(run, home) or {}
     memory = record.get("train_memory_mb_per_clip")
-    told = f", {memory:.0f} MB a clip" if memory else ""
+    compiling = record.get("compile_seconds")
+    told = (f", {memory:.0f} MB a clip" if memory else "") + (f", compiled in {compiling:.0f} s" if compiling else "")
     return f"train {record.get('train_top1', float('nan')):.1f} %, test video@1 {record.get('video_top1', float('nan')):.1f} %{told}"
 
 

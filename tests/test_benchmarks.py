@@ -36,25 +36,27 @@ GPU = (("step", "--device cuda"), ("depthwise", "--device cuda"), ("scaling", "-
 def test_a_network_is_compared_to_ir_csn_within_a_round() -> None:
     args = Namespace(batch=4, frames=8, crop=64)
     sitting = {
-        "ir-CSN/26/channels_last_3d": turns.Sitting(10, 2**20, [[1.0, 1.0, 5 * 2**20], [4.0, 2.0, 9 * 2**20]]),
-        "ResNet3D/26/channels_last_3d": turns.Sitting(30, 2**20, [[3.0, 2.0, 2**20], [8.0, 4.0, 2**20]]),
-        "pytorchvideo/26/as it comes": turns.Sitting(10, 2**20, [[2.0, 1.0, 2**20], [8.0, 2.0, 2**20]]),
+        "ir-CSN/26/channels_last_3d": turns.Sitting(10, 2**20, 0.5, [[1.0, 1.0, 5 * 2**20], [4.0, 2.0, 9 * 2**20]]),
+        "ResNet3D/26/channels_last_3d": turns.Sitting(30, 2**20, 0.5, [[3.0, 2.0, 2**20], [8.0, 4.0, 2**20]]),
+        "pytorchvideo/26/as it comes": turns.Sitting(10, 2**20, 7.5, [[2.0, 1.0, 2**20], [8.0, 2.0, 2**20]]),
     }
     base, resnet, peer = step.rows_of(args, "train", [sitting])
     assert base["rounds"] == 2 and base["clips_per_s"] == 4 / 2.5 and base["mb_per_clip"] == 2.0
     assert (base["time_over_ir_csn"], resnet["time_over_ir_csn"], peer["time_over_ir_csn"]) == (1.0, 2.5, 2.0)
     assert base["flops_over_ir_csn"] == peer["flops_over_ir_csn"] == 1.0 and 2 < resnet["flops_over_ir_csn"] < 4
     assert (resnet["lowest"], resnet["highest"], resnet["weights_m"]) == (2.5, 2.5, 3e-5)
+    assert (base["first_step_s"], peer["first_step_s"]) == (0.5, 7.5)
 
 
 def test_every_sitting_has_its_own_ratios_and_memory() -> None:
     args = Namespace(batch=1, frames=8, crop=64)
     ours, theirs = "ir-CSN/26/channels_last_3d", "pytorchvideo/26/as it comes"
-    first = {ours: turns.Sitting(10, 2**20, [[1.0, 1.0, 3 * 2**20]] * 3), theirs: turns.Sitting(10, 2**20, [[3.0, 2.0, 2**21]] * 3)}
-    alone = {ours: turns.Sitting(10, 0, [[5.0, 5.0, 4 * 2**20]] * 3)}  # theirs did not run
-    last = {ours: turns.Sitting(10, 0, [[2.0, 2.0, 2**20]]), theirs: turns.Sitting(10, 3 * 2**20, [[2.0, 2.0, 6 * 2**20]])}
+    first = {ours: turns.Sitting(10, 2**20, 0.5, [[1.0, 1.0, 3 * 2**20]] * 3), theirs: turns.Sitting(10, 2**20, 0.5, [[3.0, 2.0, 2**21]] * 3)}
+    alone = {ours: turns.Sitting(10, 0, 9.0, [[5.0, 5.0, 4 * 2**20]] * 3)}  # theirs did not run
+    last = {ours: turns.Sitting(10, 0, 0.5, [[2.0, 2.0, 2**20]]), theirs: turns.Sitting(10, 3 * 2**20, 0.5, [[2.0, 2.0, 6 * 2**20]])}
     base, peer = step.rows_of(args, "train", [first, alone, last])
     assert (base["rounds"], base["ms"], base["lowest"], base["highest"]) == (7, 2000.0, 1.0, 1.0)
+    assert (base["first_step_s"], peer["first_step_s"]) == (9.0, 0.5)
     assert (base["peak_mb"], base["mb_per_clip"]) == (4.0, 4.0) and (peer["peak_mb"], peer["mb_per_clip"]) == (6.0, 3.0)
     assert (peer["rounds"], peer["time_over_ir_csn"], peer["lowest"], peer["highest"], peer["cpu_over_ir_csn"]) == (4, 3.0, 1.0, 3.0, 2.0)
 
@@ -69,7 +71,12 @@ def test_a_step_is_measured_by_new_processes_in_every_sitting(tmp_path: Path, mo
     plain, folded = "ir-CSN/26/channels_last_3d", "ir-CSN/26/channels_last_3d folded"
     assert begun == [plain, folded] * 2 and "sittings 2" in capsys.readouterr().out
     rows = pd.read_csv(tmp_path / "own.csv", comment="#").set_index("layout")
-    assert list(rows.index) == ["channels_last_3d", "channels_last_3d folded"] and set(rows.rounds) == {6} and (rows.ms > 0).all()
+    assert (
+        list(rows.index) == ["channels_last_3d", "channels_last_3d folded"]
+        and set(rows.rounds) == {6}
+        and (rows.ms > 0).all()
+        and (rows.first_step_s > 0).all()
+    )
     assert (rows.loc["channels_last_3d folded", ["time_over_ir_csn", "lowest", "highest"]] == 1.0).all()
     assert (rows.lowest <= rows.time_over_ir_csn).all() and (rows.time_over_ir_csn <= rows.highest).all()
     assert (tmp_path / "own.png").stat().st_size > 10_000

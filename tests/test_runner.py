@@ -58,11 +58,12 @@ def test_the_time_left_is_at_the_pace_of_this_sitting() -> None:
     assert seconds_left(60, 0.0, 4.0) is None and seconds_left(60, 0.05, 4.0) is None
 
 
-def test_the_result_tells_accuracies_and_the_memory_of_a_clip(tmp_path: Path) -> None:
+def test_the_result_tells_accuracies_the_memory_of_a_clip_and_the_warm_up(tmp_path: Path) -> None:
     run = Run(variant=Variant(width=8, depth=26), recipe=SMOKE, seed=0)
     folder_of(run, tmp_path).mkdir(parents=True)
     record = {"run": run.name, "train_top1": 51.26, "video_top1": 40.0, "train_memory_mb_per_clip": 35.2}
-    for told, facts in ((", 35 MB a clip", record), ("", {**record, "train_memory_mb_per_clip": None})):
+    without = {**record, "train_memory_mb_per_clip": None}
+    for told, facts in ((", 35 MB a clip", record), ("", without), (", compiled in 41 s", {**without, "compile_seconds": 41.3})):
         (folder_of(run, tmp_path) / "record.json").write_text(json.dumps(facts))
         assert result(run, tmp_path) == f"train 51.3 %, test video@1 40.0 %{told}"
 
