@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from math import gcd
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import csn
 from csn.blocks import Residual
@@ -37,6 +40,39 @@ def test_every_parameter_gets_a_gradient(block: str) -> None:
     net(torch.randn(3, 3, 8, 48, 48)).logsumexp(1).sum().backward()
     missing = [name for name, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all() or not p.grad.abs().sum() > 0]
     assert not missing
+
+
+class Layouts(TorchDispatchMode):
+    """Notes the operators that copy maps, and those that compute with one that is not channels_last_3d."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copied, self.other, self.seen = list[str](), list[str](), set[str]()
+
+    def __torch_dispatch__(self, op: Any, _types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> object:
+        out = op(*args, **(kwargs or {}))
+        name, maps = str(op).split(".")[1], [t for t in tree_leaves((args, out)) if isinstance(t, torch.Tensor) and t.ndim == 5 and len(t) == 2]
+        self.seen.add(name)
+        if maps and name in ("clone", "copy_", "_to_copy", "contiguous"):
+            self.copied.append(name)
+        computes = "conv" in name or "norm" in name or "pool" in name or name in ("add_", "add", "relu_", "clamp_min_", "threshold_backward")
+        if computes and not all(t.is_contiguous(memory_format=torch.channels_last_3d) for t in maps):
+            self.other.append(name)
+        return out
+
+
+@pytest.mark.parametrize("block", ["bottleneck", "bottleneck-D", "ip"])
+def test_no_map_changes_its_layout(block: str) -> None:
+    """In a step of training, but for the gradient of the last mean, which is one value a channel spread over the last map."""
+    net = csn.build(variant(block, 50), 5).to(memory_format=torch.channels_last_3d).train()
+    clips = torch.randn(2, 3, 8, 96, 96).to(memory_format=torch.channels_last_3d)
+    with Layouts() as layouts:
+        nn.functional.cross_entropy(net(clips), torch.tensor([1, 2])).backward()
+    assert layouts.copied == [] and layouts.other == ["threshold_backward"]
+    assert {"convolution", "convolution_backward", "native_batch_norm_backward", "max_pool3d_with_indices", "threshold_backward", "add_"} <= layouts.seen
+    with Layouts() as layouts:
+        net(clips.contiguous())  # conv1 turns them
+    assert "convolution" in layouts.other
 
 
 @pytest.mark.parametrize("frames", [2, 3, 4, 7, 8, 16])
