@@ -1,4 +1,5 @@
-"""CSN as the public packages build it: (B, 3, T, H, W) -> (B, 400). They are imported from an environment of their own."""
+"""CSN as the public packages build it: (B, 3, T, H, W) -> (B, 400), imported from an environment of their own; and ours with torch's depthwise
+convolutions."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import sys
 import types
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, channels_last_3d, nn
 
 
 def pytorchvideo(depth: int) -> nn.Module:
@@ -30,6 +31,28 @@ def mmaction2(depth: int) -> nn.Module:
     backbone = ResNet3dCSN(pretrained=None, pretrained2d=False, depth=depth, with_pool2=False, bottleneck_mode="ir")
     backbone.norm_eval = backbone.bn_frozen = False
     return nn.Sequential(backbone, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2048, 400))
+
+
+class TorchDepthwise(nn.Module):
+    """A depthwise convolution of ours by torch in NCDHW, with the conversions to it and back."""
+
+    def __init__(self, ours: nn.Module) -> None:
+        super().__init__()
+        self.weight, self.stride = ours.weight, ours.stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.conv3d(x.contiguous(), self.weight, None, self.stride, 1, groups=len(self.weight))
+        return y.contiguous(memory_format=channels_last_3d)
+
+
+def exchange_depthwise(net: nn.Module) -> None:
+    """Put TorchDepthwise in the place of every DepthwiseConv3d of net."""
+    from csn.depthwise import DepthwiseConv3d
+
+    for module in list(net.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, DepthwiseConv3d):
+                setattr(module, name, TorchDepthwise(child))
 
 
 if __name__ == "__main__":

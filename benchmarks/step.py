@@ -17,8 +17,9 @@ mb_per_clip: what of that the steps added to the network built, divided by the b
 
 Ours keep the memory that tensors free (csn.memory) and fuse SGD, as csn.train does; the others do so where it says kept, which leaves the networks to
 compare. On CUDA a step is one CUDA graph unless compiled, as in csn.train and csn.evaluate, and the same network with torch's own convolutions takes
-part, in both memory layouts (torch-conv), and as torch runs it by itself, every kernel started by the processor (eager). The CSV is written after
-every round; the exit status is 1 when a network could not run.
+part, in both memory layouts (torch-conv), with the depthwise ones alone exchanged (torch-depthwise: in NCDHW, in which torch is faster, with the
+conversions), and as torch runs it by itself, every kernel started by the processor (eager). The CSV is written after every round; the exit status
+is 1 when a network could not run.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from peers import mmaction2, pytorchvideo
+from peers import exchange_depthwise, mmaction2, pytorchvideo
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -76,6 +77,8 @@ def prepare(args: argparse.Namespace) -> tuple[int, Callable[[], None]]:
         from csn.export import portable
 
         net = portable(net)  # type: ignore[arg-type]
+    if "torch-depthwise" in layout:
+        exchange_depthwise(net)
     graphed = args.device == "cuda" and "eager" not in layout and not args.compile
     layout = torch.channels_last_3d if layout.startswith("channels_last_3d") else torch.contiguous_format
     net = net.to(args.device, memory_format=layout).train(args.mode == "train")
@@ -253,7 +256,7 @@ def main() -> int:
                 if args.compile:
                     nets[f"{name}/{depth}/channels_last_3d compiled"] = sys.executable
             if args.device == "cuda":
-                others = ["channels_last_3d torch-conv", "NCDHW torch-conv"]
+                others = ["channels_last_3d torch-conv", "NCDHW torch-conv", "channels_last_3d torch-depthwise"]
                 others += ["NCDHW torch-conv eager", "channels_last_3d eager"]
                 for layout in others:
                     nets[f"ir-CSN/{depth}/{layout}"] = sys.executable

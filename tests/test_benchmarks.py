@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from argparse import Namespace
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+import torch
 from conftest import run
 
 import csn
@@ -26,6 +28,7 @@ import depthwise as layers
 import kernels
 import limits
 import machine
+import peers
 import scaling
 import step
 import turns
@@ -46,6 +49,19 @@ def test_a_network_is_compared_to_ir_csn_within_a_round() -> None:
     assert base["flops_over_ir_csn"] == peer["flops_over_ir_csn"] == 1.0 and 2 < resnet["flops_over_ir_csn"] < 4
     assert (resnet["lowest"], resnet["highest"], resnet["weights_m"]) == (2.5, 2.5, 3e-5)
     assert (base["first_step_s"], peer["first_step_s"]) == (0.5, 7.5)
+
+
+def test_depthwise_convolutions_by_torch_are_the_same(tmp_path: Path) -> None:
+    """Forward and gradients of a whole network with them alone exchanged."""
+    torch.manual_seed(0)
+    ours = csn.build(csn.Variant(block="ip", depth=26, width=8), 3, 4).double()
+    theirs, clips = deepcopy(ours), torch.randn(2, 3, 4, 32, 32).double()
+    peers.exchange_depthwise(theirs)
+    assert sum(isinstance(m, peers.TorchDepthwise) for m in theirs.modules()) == 8 and not any(isinstance(m, DepthwiseConv3d) for m in theirs.modules())
+    for net in (ours, theirs):
+        net(clips).square().sum().backward()
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(mine.grad, other.grad), name
 
 
 def test_every_sitting_has_its_own_ratios_and_memory() -> None:
