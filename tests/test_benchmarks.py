@@ -17,7 +17,7 @@ import torch
 from conftest import run
 
 import csn
-from csn.depthwise import DepthwiseConv3d
+from csn.depthwise import NDHWC, DepthwiseConv3d, depthwise_conv3d
 from csn.provenance import REPOSITORY, cpu_name
 from csn.spec import UserError
 
@@ -32,6 +32,7 @@ import peers
 import scaling
 import step
 import turns
+import ways
 
 GPU = (("step", "--device cuda"), ("depthwise", "--device cuda"), ("scaling", "--device cuda"), ("norm", ""), ("kernels", ""), ("compile_ahead", "bf16"))
 
@@ -62,6 +63,35 @@ def test_depthwise_convolutions_by_torch_are_the_same(tmp_path: Path) -> None:
         net(clips).square().sum().backward()
     for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(mine.grad, other.grad), name
+
+
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2), (1, 2, 2)], ids=str)
+@pytest.mark.parametrize("size", [(2, 3, 4, 6, 5), (1, 2, 1, 1, 3), (3, 1, 3, 4, 4)], ids=str)
+def test_every_way_to_a_gradient_is_that_gradient(size: tuple[int, ...], stride: tuple[int, int, int]) -> None:
+    x, weight = torch.randn(size).contiguous(memory_format=NDHWC), torch.randn(size[1], 1, 3, 3, 3)
+    g = torch.randn_like(depthwise_conv3d(x, weight, stride))
+    for found in ways.WAYS.values():
+        wanted = found["torch NCDHW"](g.double(), x.double(), weight.double(), stride)
+        for name, way in found.items():
+            assert way(g, x, weight, stride).shape == wanted.shape, name
+            assert (way(g, x, weight, stride) - wanted).abs().max() < 1e-5 * wanted.abs().max(), name
+
+
+def test_the_ways_are_added_up_over_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (machine, ways):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    flags = "--batch 1 --frames 4 --crop 32 --width 8 --threads 1 --rounds 2 --name own"
+    monkeypatch.setattr(sys, "argv", ["ways.py", *flags.split()])
+    threads = torch.get_num_threads()
+    ways.main()
+    torch.set_num_threads(threads)
+    rows = pd.read_csv(tmp_path / "own.csv", comment="#")
+    whole, parts = rows[rows["shape"] == "network"].set_index(["direction", "way"]), rows[rows["shape"] != "network"]
+    assert list(whole.index) == [(direction, way) for direction, some in ways.WAYS.items() for way in some] and set(whole.layers) == {16}
+    for key, own in parts.groupby(["direction", "way"]):
+        assert whole.ms[key] == pytest.approx((own.ms * own.layers).sum()) and whole.error[key] == own.error.max()
+        assert whole.over_ours[key] == pytest.approx(whole.ms[key] / whole.ms[key[0], "ours"])
+    assert (tmp_path / "own.png").stat().st_size > 10_000
 
 
 def test_every_sitting_has_its_own_ratios_and_memory() -> None:
