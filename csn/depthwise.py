@@ -145,8 +145,8 @@ def _wide(t: Tensor) -> Tensor:
 
 
 # ---- the arithmetic on a CPU, in torch's own operators ------------------------------------------------------------
-# The choices are fixed: the best of seven ways (weight) and five (input), timed in turn on the
-# layers of ResNet3D-50 with 1 and 2 threads. Same inputs, same number of threads: same bits.
+# The choices are fixed: the best of eight ways (weight) and five (input), timed in turn on the
+# layers of ir-CSN-50 with 1 and 2 threads (benchmarks/ways.py). Same inputs, same number of threads: same bits.
 
 LONGEST = 2**18  # products that are added up one after the other in float32: after 1.6 million the error was seen to be 4e-5 of the sum
 

@@ -245,6 +245,14 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
     files = rows("decode").query("reader == 'door'").set_index("file").clips_per_core_second
     assert f"`{files.idxmin()}`, gives {files.min():.1f} clips a second" in told
 
+    ways = []
+    for name in ("ways_cpu_1thread", "ways_cpu_2threads"):
+        whole = rows(name).query("shape == 'network'")
+        others = whole[whole.way != "ours"].groupby("direction").over_ours
+        assert list(whole.groupby("direction").size()) == [5, 8] and others.min().min() > 1
+        ways += [span(list(others.get_group(direction)), 1) for direction in ("grad_input", "grad_weight")]
+    assert "the best of five and eight that were tried" in told and f"others take {ways[0]} times (gradient of the input) and {ways[1]} times (of" in told
+    assert f"with one thread, {ways[2]} and {ways[3]} times with two" in told
     layers = rows("depthwise_cpu_8x112")
     text = (REPOSITORY / "results" / "benchmarks" / "depthwise_cpu_8x112.csv").read_text()
     assert "threads 1," in text and "On a CPU with one thread and crops of 112 pixels" in told
