@@ -20,6 +20,8 @@ from itertools import pairwise, product
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Literal
 
+from csn.spec import require
+
 if TYPE_CHECKING:
     from csn.metrics import Interval
 
@@ -36,12 +38,13 @@ UNDEFINED = "not defined here: all networks equal, or a number missing"
 def value(line: Line, metric: str) -> float:
     """A line's metric as a number; NaN where a cell it needs is empty.
 
-    metric: a column, or "gap" (training minus test video@1, points), or "video_top1_per_gmac" (points a GMAC of one clip).
+    metric: a column, or "gap" (training minus test video@1, points), or "video_top1_per_gmac" (points a GMAC of one clip). Raises UserError.
     """
     if metric == "gap":
         return value(line, "train_top1") - value(line, "video_top1")
     if metric == "video_top1_per_gmac":
         return value(line, "video_top1") / (value(line, "gmacs") or nan)
+    require(metric in line, "metric", metric, "of a claim must be a column of the results, gap or video_top1_per_gmac")
     return float(line[metric]) if line[metric] else nan
 
 

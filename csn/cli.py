@@ -29,7 +29,7 @@ from csn.flags import Parser, folder, results_home
 from csn.plan import plan, published_in, scale_of, seconds_of, state_of, timed_lines
 from csn.provenance import REPOSITORY, device_of
 from csn.recipes import SCALES, recipe_of
-from csn.spec import Embedded, Recipe, UserError, require
+from csn.spec import Embedded, Recipe, Run, UserError, require
 from csn.table import COUNTS_AT, Row, Table, cost_key, count_costs, planned_costs, runs_of
 
 
@@ -146,7 +146,10 @@ def run_missing(
     jobs = jobs_of(args)
     if where(args) != "cpu":
         device_of(where(args))
-    work = [(row, run) for row, run in runs_of(rows, recipe, seeds) if state_of(run, home, published) in ("missing", "resumable")]
+    runs: dict[str, tuple[Row, Run]] = {}
+    for row, run in runs_of(rows, recipe, seeds):
+        runs.setdefault(run.name, (row, run))  # rows of one network share a run
+    work = [(row, run) for row, run in runs.values() if state_of(run, home, published) in ("missing", "resumable")]
     if all(row.unfit(recipe) for row in rows):  # what is shown says why
         return 0
     if not work:

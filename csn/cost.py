@@ -112,7 +112,7 @@ def count(module: nn.Module, shape: Sequence[int]) -> Cost:
     state = {n: torch.empty_like(t, device="meta") for n, t in [*module.named_parameters(), *module.named_buffers()]}
     try:
         module.eval()
-        with torch.no_grad(), counter:
+        with torch.inference_mode(False), torch.no_grad(), counter:  # in inference mode some operators would not be seen
             functional_call(module, state, (torch.empty((1, *shape), device="meta"),))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -123,9 +123,11 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
         record, trouble = None, None
         if rank == 0:
             try:
-                stack.enter_context(held(folder))
-                (folder / "fault").unlink(missing_ok=True)
                 record = read_record(run, home)
+                if not stands(record):  # what is done can be read where nothing can be written
+                    stack.enter_context(held(folder))
+                    (folder / "fault").unlink(missing_ok=True)
+                    record = read_record(run, home)  # another process may have made it meanwhile
             except UserError as error:
                 trouble = error
         record, trouble = from_first((record, trouble), size)
@@ -134,6 +136,7 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
         if stands(record):
             return record
         warn_about(torch)
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(threads)
         device = device_of(device_name)
         if device.type == "cuda" and device.index is not None:

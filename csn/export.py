@@ -45,12 +45,13 @@ class Exported:
     folding: float
 
 
-def export(net: ResNet3D, path: Path, fold: bool = False, size: tuple[int, int, int] | None = None) -> Exported:
+def export(net: ResNet3D, path: str | Path, fold: bool = False, size: tuple[int, int, int] | None = None) -> Exported:
     """Write net, as csn.load gives it, to path: .pt2 or .onnx by its ending; input "clips" (B, 3, T, H, W), output "logits".
 
     size: (T, H, W), by default the network's own clip; B is free. Raises UserError where the ending is another, a library is
     missing, or what was written does not compute what net does.
     """
+    path = Path(path)
     if path.suffix not in (".onnx", ".pt2"):
         raise UserError(f"`--to` (={path}) must end in .onnx or .pt2.")
     facts = facts_of(net)

@@ -67,6 +67,7 @@ def seconds_of(work: list[tuple[Row, Run]], table: Table, lines: Sequence[Line])
 
 def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Recipe, home: Path, data: Path, jobs: int, console: Console) -> None:
     """Print every row with its cost and the state of its runs."""
+    from rich.markup import escape
     from rich.table import Table as Grid
 
     published = published_in(table, recipe, home)
@@ -74,7 +75,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
     lines = timed_lines(table, recipe, home)
     costs, expected = planned_costs(), seconds_of(work, table, lines)
     gpu = cluster.gpu_seconds([run for _, run in work])
-    grid = Grid(title=f"{table.title}: plan at {scale_of(rows, recipe)}", title_justify="left", caption_justify="left",
+    grid = Grid(title=f"{escape(table.title)}: plan at {scale_of(rows, recipe)}", title_justify="left", caption_justify="left",
                 caption=f"GMACs of one clip of {clip_of(rows, recipe)}. each: one job, h:min:s." if work else "")  # fmt: skip
     for name in ("row", "GMACs", "M par", "M inter"):
         grid.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
@@ -86,7 +87,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
 
     for row in rows:
         if row.unfit(recipe):
-            grid.add_row(row.label, "", "", "", "cannot be held", "")
+            grid.add_row(escape(row.label), "", "", "", "cannot be held", "")
             continue
         cost = costs.get(cost_of(row, recipe))
         states, name = {}, ""
@@ -100,7 +101,7 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
             counts[state] = counts.get(state, 0) + 1
         each = clock(expected[name]) if name in expected else f"{gpu[name] / 3600:,.1f} GPU-h" if name in gpu else ""
         grid.add_row(
-            row.label,
+            escape(row.label),
             f"{cost['flops'] / 1e9:.4f}" if cost else "", f"{cost['params'] / 1e6:.3f}" if cost else "", f"{cost['interactions'] / 1e6:.3f}" if cost else "",
             grouped(states), each,
         )  # fmt: skip

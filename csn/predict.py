@@ -41,7 +41,7 @@ from csn.inference import folded
 from csn.memory import keep_memory
 from csn.provenance import device_of
 from csn.resnet3d import ResNet3D
-from csn.spec import Recipe, UserError, VideoSet
+from csn.spec import Recipe, UserError, VideoSet, require
 
 SMALL = 0.25  # of a frame: what shows less of it is told
 CLIPS = 3  # seconds of work a video on two cores for the largest network; the published tests take 10
@@ -82,9 +82,9 @@ def protocol(net: nn.Module, clips: int = CLIPS, crops: int = 1) -> Recipe:
 def answers(
     net: nn.Module, videos: Sequence[Path], recipe: Recipe, device: torch.device, tick: Callable[[int, int], None] = lambda done, total: None
 ) -> Iterator[Answer]:
-    """One Answer a video, in order, as they come; a video that cannot be read is an Answer that says why.
+    """One Answer a video, in order, as they come; a video that cannot be read, or is smaller than the crop, is an Answer that says why.
 
-    tick(done, total) counts views. Raises UserError where a crop is larger than the frames.
+    net is moved to device, and left in eval mode. tick(done, total) counts views.
     """
     net.to(device).to(memory_format=torch.channels_last_3d).eval()
     if device.type == "cpu":
@@ -97,9 +97,9 @@ def answers(
         split = Split((Sample(path, (0,), str(path)),), ())
         try:
             views = TestVideos(split, own, reader).views(0)
-        except VideoError as error:
+        except (VideoError, UserError) as error:
             tick((number + 1) * views_each, len(videos) * views_each)
-            yield Answer(path, None, error.reason)
+            yield Answer(path, None, error.reason if isinstance(error, VideoError) else str(error))
             continue
         probs: list[NDArray[np.float32]] = []
         for part in views.split(recipe.views_per_batch):
@@ -118,12 +118,18 @@ def note_of(plan: VideoPlan, recipe: Recipe) -> str:
 def classify(net: nn.Module, video: str | Path, clips: int = CLIPS, crops: int = 1, top: int = 5, device: str = "cpu") -> list[tuple[str, float]]:
     """The `top` likeliest classes of a video and their probabilities, by a network from `csn.load`.
 
-    Raises VideoError where the video cannot be read.
+    net is moved to device, otherwise left as it is. Raises VideoError where the video cannot be read or is smaller than the crop, and UserError
+    where net has another number of classes than its file (a head of your own).
     """
-    path = Path(video)
+    require(top >= 1, "top", top, "must be at least 1")
+    path, modes = Path(video), {module: module.training for module in net.modules()}
     (answer,) = answers(net, [path], protocol(net, clips, crops), device_of(device))
+    for module, training in modes.items():
+        module.training = training
     if answer.probs is None:
         raise VideoError(path, answer.why)
+    known = facts_of(net).num_classes
+    require(len(answer.probs) == known, "net", f"{len(answer.probs)} classes", f"must have the {known} of its file, whose names it would be given")
     return [(name, probability) for _, name, probability in answer.top(top, facts_of(net).classes)]
 
 

@@ -50,6 +50,8 @@ def git(repository: Path, *arguments: str) -> str:
 
 def version(repository: Path) -> Version:
     """The version of the code in `repository` as it lies there now. Raises UserError where git knows none."""
+    if not Path(git(repository, "rev-parse", "--show-toplevel").rstrip("\n")).samefile(repository):
+        raise UserError(f"{repository} lies inside another project's git checkout, whose commit says nothing of it; use a checkout of its own.")
     commit = git(repository, "rev-parse", "--short=12", "HEAD").strip()
     diff = git(repository, "diff", "--binary", "HEAD", "--", *CODE)
     new = git(repository, "ls-files", "-z", "--others", "--exclude-standard", "--", *CODE).split("\0")[:-1]

@@ -5,9 +5,10 @@ Sources of the values: "paper" or "VMZ" (the authors' released scripts); "ours" 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from csn.spec import MovingDigits, Photos, Recipe, UserError, VideoSet
+from csn.spec import MovingDigits, Photos, Recipe, UserError, VideoSet, require
 
 SMOKE = Recipe(
     scale="smoke",  # ours: for tests; the whole path in seconds, no meaning in the accuracies
@@ -219,7 +220,18 @@ DFDC = replace(
 )
 
 ALL = (SMOKE, SMALL, PHOTO, MEDIUM, PAPER, PAPER_32, PAPER_32_FT, SPORTS1M, SOMETHING_V1, UCF101_FT, HMDB51_FT, DFDC)
-SCALES: dict[str, Recipe] = {recipe.scale: recipe for recipe in ALL}
+
+
+def by_scale(recipes: Sequence[Recipe]) -> dict[str, Recipe]:
+    """Recipes by the names of their scales. Raises UserError where two have one name: results of both would go into one file."""
+    found: dict[str, Recipe] = {}
+    for recipe in recipes:
+        require(recipe.scale not in found, "scale", recipe.scale, "must be another for each recipe of csn.recipes.ALL")
+        found[recipe.scale] = recipe
+    return found
+
+
+SCALES = by_scale(ALL)
 SEEDS: dict[str, tuple[int, ...]] = {scale: (0, 1, 2) if scale in ("small", "photo") else (0,) for scale in SCALES}
 
 # Videos of (training, test) split, for estimates of cost; counts of the published lists, † recalled.

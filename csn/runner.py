@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from csn.execute import HELD, STOPPED, folder_of, hangup, read_progress, read_record, record_loss, resumable, stands
@@ -74,7 +75,7 @@ def run_all(
                     folder.mkdir(parents=True, exist_ok=True)
                     write_json(folder / "run.json", run.to_dict())
                     log = (folder / "log.txt").open("ab")
-                    task = display.add_task(label, total=1.0, facts="starting", left="")
+                    task = display.add_task(escape(label), total=1.0, facts="starting", left="")
                     process = subprocess.Popen(
                         command(run, home, data, device, jobs, checkpoint_every),
                         stdout=log,

@@ -18,6 +18,7 @@ from csn.ledger import verdicts
 from csn.metrics import next_value
 from csn.published import benchmarks
 from csn.sheet import Sheet, cell, mean, put
+from csn.spec import require
 from csn.table import Row, unfit_rows
 
 HEADS = {"train_top1": "train", "clip_top1": "clip@1", "video_top1": "video@1", "gap": "gap", "auc": "AUC"}
@@ -136,6 +137,7 @@ def render(drawn: Results, printed: Results, rows: Sequence[Row], home: Path, co
 
         for i, name in enumerate(table.figures):
             target = path.with_suffix("") if i == 0 else path.with_name(f"{table.name}_{name}")
+            require(hasattr(plots, name), "figures", name, f"of {table.name} must be a function of csn.plots")
             written = plots.save(getattr(plots, name)(drawn), target)
             console.print(f"figure: {written[0]} (and .svg){every}", soft_wrap=True, markup=False)
     if path.exists():

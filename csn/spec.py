@@ -10,13 +10,18 @@ import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import cache, cached_property
-from math import inf
+from math import inf, isfinite
 from typing import Any, Literal, get_args
 
-
-class UserError(Exception):
-    """A mistake a person can mend: one sentence with the name, the value and the remedy. Exit code 2."""
-
+from csn.rules import UserError as UserError
+from csn.rules import require as require
+from csn.rules import whole
+from csn.sources import CLASSES as CLASSES
+from csn.sources import Embedded as Embedded
+from csn.sources import MovingDigits as MovingDigits
+from csn.sources import Photos as Photos
+from csn.sources import VideoKind as VideoKind
+from csn.sources import VideoSet as VideoSet
 
 Block = Literal["simple", "simple-G", "simple-D", "bottleneck", "bottleneck-G", "bottleneck-D", "bottleneck-DG", "ip"]
 BLOCKS: tuple[str, ...] = get_args(Block)
@@ -30,12 +35,6 @@ STAGES: dict[int, tuple[int, int, int, int]] = {
     152: (3, 8, 36, 3),
 }
 SIMPLE_DEPTHS = (18, 34)
-
-
-def require(ok: bool, name: str, value: object, rule: str) -> None:
-    """Raise UserError "`name` (=value) rule." unless ok."""
-    if not ok:
-        raise UserError(f"`{name}` (={value}) {rule}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +60,7 @@ class Variant:
 
     def __post_init__(self) -> None:
         require(self.block in BLOCKS, "block", self.block, f"must be one of {', '.join(BLOCKS)}")
+        whole(self, "depth", "groups", "width")
         require(self.depth in STAGES, "depth", self.depth, f"must be one of {', '.join(map(str, STAGES))}")
         depths = SIMPLE_DEPTHS if self.block.startswith("simple") else tuple(d for d in STAGES if d not in SIMPLE_DEPTHS)
         require(self.depth in depths, "depth", self.depth, f"must be one of {', '.join(map(str, depths))} for block {self.block!r}")
@@ -82,93 +82,6 @@ class Variant:
         """Readable name: block (with its group count), depth, width, and what differs from the default."""
         block = self.block + (str(self.groups) if self.groups > 1 else "")
         return f"{block}-{self.depth}-w{self.width}" + ("-relu" if self.interior_relu else "") + ("" if self.pool1 else "-nopool")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MovingDigits:
-    """The built-in set: handwritten digits moving over texture, digits x 8 motions.
-
-    train, test: videos of each split. digits: how many of the ten, from 0 on. size: frame side, pixels. frames: frames per video. noise: standard
-    deviation of the per-frame noise, of 255. texture: contrast of the static background, of 255. seed: of the drawing.
-    """
-
-    train: int
-    test: int
-    size: int = 40
-    frames: int = 16
-    noise: int = 4
-    texture: int = 8
-    seed: int = 0
-    digits: int = 10
-    kind: Literal["moving-digits"] = "moving-digits"
-
-    def __post_init__(self) -> None:
-        require(2 <= self.digits <= 10, "digits", self.digits, "must be 2 to 10")
-        for name in ("train", "test"):
-            value = getattr(self, name)
-            require(value > 0 and value % self.classes == 0, name, value, f"must be a multiple of {self.classes} ({self.digits} digits x 8 motions)")
-        require(self.size % 8 == 0 and self.size >= 32, "size", self.size, "must be a multiple of 8, at least 32")
-        require(self.frames >= 2, "frames", self.frames, "must be at least 2")
-
-    @property
-    def classes(self) -> int:
-        return 8 * self.digits
-
-
-@dataclass(frozen=True, kw_only=True)
-class Photos:
-    """The second built-in set: 8 camera motions over 10 free photographs.
-
-    train, test: videos of each split. classes: 80, photograph x motion, or 8, motion alone. size: frame side, pixels. frames: frames per video. noise: standard
-    deviation of the per-frame noise, of 255. seed: of the drawing.
-    """
-
-    train: int
-    test: int
-    classes: int = 80
-    size: int = 40
-    frames: int = 20
-    noise: int = 4
-    seed: int = 0
-    kind: Literal["photos"] = "photos"
-
-    def __post_init__(self) -> None:
-        for name in ("train", "test"):
-            value = getattr(self, name)
-            require(value >= 80 and value % 80 == 0, name, value, "must be a multiple of 80 (10 photographs x 8 motions)")
-        require(self.classes in (8, 80), "classes", self.classes, "must be 8 (motions) or 80 (photographs x motions)")
-        require(self.size % 8 == 0 and self.size >= 32, "size", self.size, "must be a multiple of 8, at least 32")
-        # A longer film would leave the part of the photograph that its split may show.
-        require(2 <= self.frames <= 20, "frames", self.frames, "must be 2 to 20")
-
-
-Embedded = MovingDigits | Photos  # sets that this package draws itself; the others lie on disk as a person put them there
-VideoKind = Literal["kinetics400", "sports1m", "something-v1", "something-v2", "ucf101", "hmdb51", "dfdc", "folder"]
-CLASSES: dict[str, int] = {
-    "kinetics400": 400, "sports1m": 487, "something-v1": 174, "something-v2": 174, "ucf101": 101, "hmdb51": 51, "dfdc": 2,
-}  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoSet:
-    """A public data set as it lies on disk, below the data folder in a folder of its kind's name.
-
-    kind: which. fold: of ucf101 and hmdb51, 1 to 3. classes: of a plain "folder" set; the others know theirs.
-    """
-
-    kind: VideoKind
-    fold: int = 1
-    classes: int = 0
-
-    def __post_init__(self) -> None:
-        require(self.kind in get_args(VideoKind), "kind", self.kind, f"must be one of {', '.join(get_args(VideoKind))}")
-        require(self.fold in (1, 2, 3), "fold", self.fold, "must be 1, 2 or 3")
-        known = CLASSES.get(self.kind)
-        if known is None:
-            require(self.classes >= 1, "classes", self.classes, "must be at least 1 for a folder of classes")
-        else:
-            require(self.classes in (0, known), "classes", self.classes, f"must be {known} for {self.kind}")
-            object.__setattr__(self, "classes", known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +139,10 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        plain = self.scale != "" and not self.scale.startswith(".") and "/" not in self.scale and self.scale.isprintable()
+        require(plain, "scale", self.scale, "must be a name for files: without /, not beginning with a dot")
+        whole(self, "width", "frames", "stride", "crop", "epochs", "warmup", "clips_per_epoch", "batch", "micro_batch")
+        whole(self, "test_clips", "test_crops", "test_crop", "views_per_batch")
         require(self.frames >= 2, "frames", self.frames, "must be at least 2")
         require(self.stride >= 1, "stride", self.stride, "must be at least 1")
         require(self.crop >= 32, "crop", self.crop, "must be at least 32")
@@ -239,6 +156,15 @@ class Recipe:
         for name in ("batch", "micro_batch", "test_clips", "views_per_batch"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
         require(self.clips_per_epoch >= 0, "clips_per_epoch", self.clips_per_epoch, "must be at least 0")
+        require(self.test_crop >= 1, "test_crop", self.test_crop, "must be at least 1")
+        if isinstance(self.data, Embedded) and self.resize is None:
+            for name in ("crop", "test_crop"):
+                side = self.data.size
+                require(getattr(self, name) <= side, name, getattr(self, name), f"must not exceed the {side} pixels of a video of {self.data.kind}")
+        for name in ("mean", "std"):
+            given = tuple(float(value) for value in getattr(self, name))
+            require(len(given) == 3 and all(map(isfinite, given)), name, getattr(self, name), "must be three finite numbers")
+            object.__setattr__(self, name, given)
         for name in ("lr", "momentum", "weight_decay", "fps"):  # equal numbers, equal names of runs: 1 is 1.0
             object.__setattr__(self, name, None if getattr(self, name) is None else float(getattr(self, name)))
         require(0 < self.lr < inf, "lr", self.lr, "must be above 0 and finite")
@@ -282,7 +208,8 @@ class Run:
     seed: int
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", self.seed, "must be at least 0")
+        whole(self, "seed")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "must be at least 0 and below 2**63")
 
     @cached_property
     def name(self) -> str:

@@ -22,6 +22,7 @@ DEEPEST = dict.fromkeys(("smoke", "small", "photo", "medium"), 50)
 # The seeds of the rows of Table 4, in every table that has the same runs. Ours. Twenty, for at five the differences of paired seeds had standard
 # deviations of 2 to 7 points, so that 20 tell 1 to 3 points apart; 5 to 19 were planned once the first five had been seen, and before they ran.
 TABLE4_SEEDS = dict.fromkeys(("small", "photo"), tuple(range(20)))
+SHOWN = ("train_top1", "clip_top1", "video_top1", "gap", "auc")  # metrics that have a column in what is printed
 # The networks of Tables 2 and 4: the paper's names of blocks.
 FAMILIES: dict[str, Block] = {"ResNet3D": "bottleneck", "ir-CSN": "bottleneck-D", "ip-CSN": "ip"}
 
@@ -121,6 +122,10 @@ class Table:
         known = [row.label for row in self.rows]
         for label in known:
             require(known.count(label) == 1, "rows", label, f"of {self.name} must have different labels")
+        for metric in self.metrics:
+            require(metric in SHOWN, "metrics", metric, f"of {self.name} must be of {', '.join(SHOWN)}")
+        for claim in self.claims:
+            require(bool(claim.parts()), "claims", claim.text, f"of {self.name} must compare two rows at least")
         for row in (row for claim in self.claims for part in claim.parts() for row in part.rows):
             require(row in known, "claims", row, f"must name rows of {self.name}, which are {', '.join(known)}")
 

@@ -137,6 +137,8 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, hits of this epoch, this rank's share
     state, broken = checkpoints.load(folder)
     if state is not None:
+        if state.get("run", run.name) != run.name:
+            raise UserError(f"{folder} holds a checkpoint of {state['run']}, not of {run.name}; give another folder, or delete this one.")
         if state.get("pretrained", "") != sha256:
             raise UserError(f"`pretrained` (={recipe.pretrained}) is not the file this run began from; bring that back, or delete {folder}.")
         if state.get("data", split.fingerprint) != split.fingerprint:
@@ -161,8 +163,9 @@ def train(run: Run, split: Split, reader: Reader, folder: Path, place: Place, pr
         total = reduced(sums, place)
         if place.rank == 0:
             spent = seconds + time.monotonic() - began
-            state = {"net": net.state_dict(), "sgd": sgd.state_dict(), "step": step, "history": history, "pretrained": sha256, "data": split.fingerprint}
-            checkpoints.save(folder, {**state, "damaged": sorted(damaged), "seconds": spent, "sums": total.cpu()})
+            state = {"run": run.name, "net": net.state_dict(), "sgd": sgd.state_dict(), "step": step, "history": history, "pretrained": sha256}
+            state |= {"data": split.fingerprint, "damaged": sorted(damaged), "seconds": spent, "sums": total.cpu()}
+            checkpoints.save(folder, state)
 
     growth = Growth(device)
     began = saved = reported = time.monotonic()

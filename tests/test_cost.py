@@ -51,6 +51,13 @@ def test_widely_quoted_gflops_are_those_of_256(block: str, crop: int, gmacs: flo
     assert cost.gmacs == pytest.approx(gmacs, abs=0.06 if crop == 256 else 0.006)
 
 
+def test_the_count_is_the_same_in_inference_mode() -> None:
+    net = csn.build(csn.Variant(block="ip", depth=26, width=8), 5)
+    plain = csn.count(net, (3, 4, 32, 32))
+    with torch.inference_mode():
+        assert csn.count(net, (3, 4, 32, 32)) == plain and not plain.uncounted and plain.flops > 1e6
+
+
 def test_torchvision_networks_agree_with_a_hand_count() -> None:
     """16 x 112 x 112, counted here from the layer tables of the three networks."""
     from torchvision.models.video import mc3_18, r2plus1d_18, r3d_18

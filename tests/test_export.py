@@ -43,7 +43,7 @@ def test_onnx_at_any_batch_size(variant: csn.Variant, fold: bool, tmp_path: Path
 
 def test_torch_export(tmp_path: Path) -> None:
     net = csn.load(Foreign("pytorchvideo", "ir", 50, width=4).save(tmp_path / "theirs"))
-    done = export(net, tmp_path / "net.pt2", fold=True, size=(8, 32, 32))
+    done = export(net, str(tmp_path / "net.pt2"), fold=True, size=(8, 32, 32))
     assert done.error < 1e-4
     told = {"csn": ""}
     program = torch.export.load(tmp_path / "net.pt2", extra_files=told)

@@ -19,7 +19,7 @@ from csn import cluster, launch, slurm, snapshot
 from csn.execute import folder_of, read_record
 from csn.files import held
 from csn.profiles import FOLDER, Profile, read_profile
-from csn.provenance import REPOSITORY, Version
+from csn.provenance import REPOSITORY, Version, code_version
 from csn.recipes import MEDIUM, SMOKE
 from csn.slurm import Queued
 from csn.spec import Run, UserError, Variant
@@ -101,6 +101,16 @@ def test_a_snapshot_holds_the_committed_code(repository: Path, tmp_path: Path) -
     folder, version = snapshot.snapshot(repository, tmp_path / "home", allow_dirty=False)
     assert version.dirty == "" and folder == tmp_path / "home" / "snapshots" / version.commit
     assert [path.name for path in (folder / "csn").iterdir()] == ["a.py"]
+
+
+def test_the_commit_of_a_project_around_the_code_is_not_that_of_the_code(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = repository / "site-packages"
+    (inner / "csn").mkdir(parents=True)
+    with pytest.raises(UserError, match="site-packages lies inside another project's git checkout, whose commit says nothing of it"):
+        snapshot.version(inner)
+    monkeypatch.delenv("CSN_COMMIT", raising=False)
+    monkeypatch.setattr("csn.provenance.REPOSITORY", inner)
+    assert code_version() == {"commit": "", "dirty": None}
 
 
 def test_a_file_open_in_an_editor_changes_the_version_and_stops_nothing(repository: Path, tmp_path: Path) -> None:

@@ -159,6 +159,20 @@ def test_the_decoded_copy_is_the_files(folder: Path) -> None:
     assert (array[21] == read_frames(folder / md.relative("train", 21), range(10))).all()
 
 
+def test_a_decoded_copy_that_was_copied_in_part_is_made_anew(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / folder.name)
+    whole = np.array(md.decoded(SPEC, tmp_path, "test", workers=2))
+    (copy,) = (tmp_path / folder.name).glob("test-*.npy")
+    for left in (0, 60, 10_000):
+        os.truncate(copy, left)
+        assert np.array_equal(md.decoded(SPEC, tmp_path, "test", workers=2), whole)
+
+
+def test_a_split_that_a_set_has_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"`split` \(=val\) must be train or test"):
+        load(SMOKE, tmp_path, "val")
+
+
 def test_the_reader_of_a_recipe_gives_frames_of_the_right_video(data: Path) -> None:
     splits = {name: load(SMOKE, data, name) for name in ("train", "test")}
     reader = reader_of(SMOKE, data, splits)
@@ -183,7 +197,7 @@ def test_a_script_without_a_main_block_is_told_of_it(made: bool, folder: Path, t
     script.write_text(f"from pathlib import Path\nfrom csn.data.moving_digits import SET\nfrom csn.spec import MovingDigits\nprint({work}.shape)\n")
     refused = run(str(script))
     assert refused.returncode == 1 and f"UserError: {tmp_path / folder.name} is made by several processes" in refused.stderr
-    assert refused.stderr.splitlines()[-1].startswith("csn.spec.UserError: A process that writes or reads videos ended")
+    assert refused.stderr.splitlines()[-1].startswith("csn.rules.UserError: A process that writes or reads videos ended")
     script.write_text(script.read_text().replace("print(", "if __name__ == '__main__':\n    print("))
     assert run(str(script)).stdout == "(80, 10, 40, 40, 3)\n"
 

@@ -62,6 +62,28 @@ def test_two_lines_of_python(checkpoint: Path, tmp_path: Path) -> None:
         csn.classify(csn.build(csn.Variant(depth=26, width=8), 3), video)
 
 
+def test_a_network_is_left_as_it_is_and_names_are_given_to_its_own_classes_alone(checkpoint: Path, tmp_path: Path) -> None:
+    video, net = write(tmp_path / "a.mp4"), csn.load(checkpoint).train()
+    net.stem.eval()
+    csn.classify(net, video, clips=1)
+    assert net.training and net.head.training and not net.stem.training
+    for top in (0, -1):
+        with pytest.raises(UserError, match=rf"`top` \(={top}\) must be at least 1"):
+            csn.classify(net, video, top=top)
+    net.head.fc = torch.nn.Linear(net.head.fc.in_features, 2)
+    with pytest.raises(UserError, match=r"`net` \(=2 classes\) must have the 3 of its file, whose names it would be given"):
+        csn.classify(net, video, clips=1)
+
+
+def test_a_video_smaller_than_the_crop_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    net = csn.load(small_checkpoint(tmp_path / "net.safetensors", given=replace(INPUT, short=None)))
+    small, large = write(tmp_path / "small.mp4", size=(24, 32)), write(tmp_path / "large.mp4")
+    first, second = answers(net, [small, large], protocol(net, 1), torch.device("cpu"))
+    assert first.probs is None and first.why.startswith(f"{small}: `crop` (=32) is larger than the 24 x 32 frames") and second.probs is not None
+    with pytest.raises(VideoError, match=r"small\.mp4 cannot be read: .*larger than the 24 x 32 frames"):
+        csn.classify(net, small)
+
+
 def test_a_film_is_seen_at_the_rate_of_the_network_and_pictures_as_they_are(tmp_path: Path) -> None:
     """Every second frame at 25 a second: every fourth of a film of 50, the middle clip from 5 on. A folder of pictures has no rate."""
     net = csn.load(small_checkpoint(tmp_path / "net.safetensors", given=replace(INPUT, fps=25.0)))

@@ -253,6 +253,10 @@ def test_what_is_told_of_a_cpu_is_that_of_the_files() -> None:
         ways += [span(list(others.get_group(direction)), 1) for direction in ("grad_input", "grad_weight")]
     assert "the best of five and eight that were tried" in told and f"others take {ways[0]} times (gradient of the input) and {ways[1]} times (of" in told
     assert f"with one thread, {ways[2]} and {ways[3]} times with two" in told
+    compiled = rows("step_cpu_compiled").query("layout == 'channels_last_3d compiled'").set_index("mode")
+    slower, first, scored = compiled.time_over_ir_csn["train"], compiled.first_step_s["train"], compiled.time_over_ir_csn["infer"]
+    assert f"takes {slower:.2f} times as long to train, after {first:.0f} s to compile" in told
+    assert f"inference takes {scored:.2f} times as long as folded" in told
     layers = rows("depthwise_cpu_8x112")
     text = (REPOSITORY / "results" / "benchmarks" / "depthwise_cpu_8x112.csv").read_text()
     assert "threads 1," in text and "On a CPU with one thread and crops of 112 pixels" in told

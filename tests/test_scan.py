@@ -18,6 +18,7 @@ import av
 import decord
 import numpy as np
 import pytest
+from conftest import run
 from made_videos import X264, picture_file, write, write_folder
 from PIL import Image
 
@@ -227,6 +228,17 @@ def test_damage_inside_a_readable_file_is_listed(tmp_path: Path) -> None:
     index = scan(tmp_path, listing(tmp_path))
     assert list(index.damaged) == ["cut.mkv"] and index.damaged["cut.mkv"].startswith("ends early")
     assert index.plan(tmp_path / "cut.mkv").frames == sum(1 for _ in decode(tmp_path / "cut.mkv"))
+
+
+def test_a_script_without_a_main_block_is_told_of_it(root: Path, tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    work = f"scan(Path({str(root)!r}), ['a/safe.mp4', 'a/b.AVI'], workers=1, file=Path({str(tmp_path / 'index')!r}))"
+    script.write_text(f"from pathlib import Path\nfrom csn.data.scan import scan\nprint(len({work}.entries))\n")
+    refused = run(str(script))
+    assert refused.returncode == 1 and f"UserError: {root} is scanned by several processes, which read your script anew" in refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("csn.rules.UserError: A process that reads videos ended before it began")
+    script.write_text(script.read_text().replace("print(", "if __name__ == '__main__':\n    print("))
+    assert run(str(script)).stdout == "2\n"
 
 
 def test_what_a_person_can_get_wrong(root: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from csn.recipes import PAPER, SCALES, SMALL, SMOKE, recipe_of
+from csn.recipes import PAPER, SCALES, SMALL, SMOKE, by_scale, recipe_of
 from csn.spec import MovingDigits, Photos, Recipe, Run, UserError, Variant, VideoSet
 
 
@@ -21,6 +22,8 @@ from csn.spec import MovingDigits, Photos, Recipe, Run, UserError, Variant, Vide
         ({"block": "ip", "groups": 2}, r"`groups` \(=2\) must be 1 for block 'ip'"),
         ({"block": "bottleneck", "interior_relu": True}, "`interior_relu`"),
         ({"width": 0}, "`width`"),
+        ({"width": 8.5}, r"`width` \(=8.5\) must be a whole number\."),
+        ({"depth": "50"}, r"`depth` \(='50'\) must be a whole number\."),
     ],
 )
 def test_a_wrong_variant_is_refused_with_name_value_and_rule(fields: dict, sentence: str) -> None:
@@ -60,6 +63,17 @@ def test_a_wrong_variant_is_refused_with_name_value_and_rule(fields: dict, sente
         ({"fps": 30.0}, r"`fps` \(=30.0\) belongs to sets of real video only"),
         ({"fps": 0.0, "data": VideoSet(kind="ucf101")}, r"`fps` \(=0.0\) must be above 0 and finite, or None"),
         ({"fps": -30.0, "data": VideoSet(kind="ucf101")}, r"`fps` \(=-30.0\) must be above 0"),
+        ({"stride": 2.0}, r"`stride` \(=2.0\) must be a whole number\."),
+        ({"epochs": 1.5}, r"`epochs` \(=1.5\) must be a whole number\."),
+        ({"test_crop": 0}, r"`test_crop` \(=0\) must be at least 1"),
+        ({"test_crop": 48}, r"`test_crop` \(=48\) must not exceed the 40 pixels of a video of moving-digits"),
+        ({"crop": 48}, r"`crop` \(=48\) must not exceed the 40 pixels"),
+        ({"mean": (0.5,)}, r"`mean` \(=\(0.5,\)\) must be three finite numbers"),
+        ({"mean": (0.5, float("nan"), 0.5)}, "`mean`"),
+        ({"std": (0.2, 0.2)}, r"`std` \(=\(0.2, 0.2\)\) must be three"),
+        ({"scale": "my/own"}, r"`scale` \(=my/own\) must be a name for files: without /, not beginning with a dot"),
+        ({"scale": ".."}, "`scale`"),
+        ({"scale": ""}, "`scale`"),
         ({"mirror": True}, r"`mirror` \(=True\) must be False for moving-digits, whose classes tell left from right"),
         ({"mirror": True, "data": VideoSet(kind="something-v2")}, "must be False for something-v2"),
     ],
@@ -70,6 +84,10 @@ def test_a_wrong_recipe_is_refused(fields: dict, sentence: str) -> None:
 
 
 def test_wrong_data_is_refused() -> None:
+    assert MovingDigits(train=np.int64(80), test=80) == MovingDigits(train=80, test=80)
+    for wrong in (lambda: MovingDigits(train=80.0, test=80), lambda: Photos(train=80.0, test=80), lambda: VideoSet(kind="ucf101", fold=1.0)):  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="must be a whole number"):
+            wrong()
     with pytest.raises(UserError, match=r"`train` \(=100\) must be a multiple of 80"):
         MovingDigits(train=100, test=80)
     with pytest.raises(UserError, match=r"`test` \(=80\) must be a multiple of 32 \(4 digits x 8 motions\)"):
@@ -85,6 +103,20 @@ def test_wrong_data_is_refused() -> None:
     with pytest.raises(UserError, match=r"`classes` \(=100\) must be 101 for ucf101"):
         VideoSet(kind="ucf101", classes=100)
     assert VideoSet(kind="ucf101").classes == VideoSet(kind="ucf101", classes=101).classes == 101
+
+
+def test_numbers_of_other_libraries_are_plain_ones() -> None:
+    """np.arange gives np.int64; equal numbers give equal names."""
+    plain = Run(variant=Variant(width=8), recipe=SMOKE, seed=1)
+    one = np.arange(2)[1]
+    other = Run(variant=Variant(width=np.int64(8)), recipe=replace(SMOKE, batch=np.int32(SMOKE.batch), mean=np.array(SMOKE.mean, np.float64)), seed=one)
+    assert other == plain and other.name == plain.name == Run(variant=Variant(width=8), recipe=SMOKE, seed=True).name
+    assert replace(SMOKE, mean=(0, 0, 0)) == replace(SMOKE, mean=[0.0, 0.0, 0.0])
+    assert Run.from_dict(other.to_dict()) == plain
+    with pytest.raises(UserError, match=r"`seed` \(=1.0\) must be a whole number"):
+        Run(variant=Variant(), recipe=SMOKE, seed=1.0)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"must be at least 0 and below 2\*\*63"):
+        Run(variant=Variant(), recipe=SMOKE, seed=2**63)
 
 
 def test_a_seed_below_0_is_refused() -> None:
@@ -133,6 +165,12 @@ def test_damaged_run_descriptions_are_refused() -> None:
         Run.from_dict({**content, "recipe": {**content["recipe"], "colour": 1}})
     with pytest.raises(UserError, match="damaged or of another version"):
         Run.from_dict({"variant": content["variant"]})
+
+
+def test_two_recipes_of_one_scale_are_refused() -> None:
+    assert by_scale((SMOKE, SMALL)) == {"smoke": SMOKE, "small": SMALL}
+    with pytest.raises(UserError, match=r"`scale` \(=smoke\) must be another for each recipe of csn.recipes.ALL"):
+        by_scale((SMOKE, SMALL, replace(SMOKE, epochs=1, warmup=0)))
 
 
 def test_unknown_scale_lists_the_scales() -> None:

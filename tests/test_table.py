@@ -26,9 +26,9 @@ from csn.ledger import ledger, ledger_sheet, verdicts
 from csn.plan import plan, published_in, seconds_of, state_of, timed_lines
 from csn.provenance import REPOSITORY
 from csn.recipes import PAPER, SMALL, SMOKE, recipe_of
-from csn.show import compared, reasons, render, sheets
+from csn.show import HEADS, compared, reasons, render, sheets
 from csn.spec import Recipe, UserError, Variant, VideoSet
-from csn.table import COSTS, Quoted, Row, Table, cost_key, count_costs, every_table, planned_costs, runs_of, table_of
+from csn.table import COSTS, SHOWN, Quoted, Row, Table, cost_key, count_costs, every_table, planned_costs, runs_of, table_of
 
 sys.path.insert(0, str(REPOSITORY / "experiments"))
 import table2_interactions
@@ -197,6 +197,21 @@ def test_a_wrong_table_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monke
         replace(TABLE, rows=(ROWS[0], ROWS[0]))
     with pytest.raises(UserError, match=r"`claims` \(=z\) must name rows of tiny_table, which are a, "):
         replace(TABLE, claims=(Claim(text="", source="", tests=(Order(("a", "z")),)),))
+    with pytest.raises(UserError, match=r"`metrics` \(=video_top5\) of tiny_table must be of train_top1, "):
+        replace(TABLE, metrics=("video_top5",))
+    with pytest.raises(UserError, match=r"`claims` \(=all\) of tiny_table must compare two rows at least"):
+        replace(TABLE, claims=(Claim(text="all", source="", tests=(Order((("a", "b"),)),)),))
+    assert set(SHOWN) == set(HEADS)
+    for wrong, sentence in (
+        ({"figures": ("nope",)}, r"`figures` \(=nope\) of tiny_table must be a function of csn.plots"),
+        ({"claims": (replace(CLAIM, tests=(Order(("a", "b"), metric="accuracy"),)),)}, r"`metric` \(=accuracy\) of a claim must be a column"),
+    ):
+        home = tmp_path / next(iter(wrong))
+        put(home, ROWS[0], 0, video_top1=50.0)
+        put(home, ROWS[1], 0, video_top1=40.0)
+        results, _ = collect(replace(TABLE, **wrong), SMOKE, home)
+        with pytest.raises(UserError, match=sentence):
+            render(results, results, TABLE.rows, home, Console(file=io.StringIO(), width=80))
     (tmp_path / "experiments").mkdir()
     monkeypatch.setattr("csn.table.REPOSITORY", tmp_path)
     own = 'from csn.table import Row, Table\nfrom csn.spec import Variant\nTABLE = Table(name="{}", title="", rows=(Row(label="a", variant=Variant({})),))\n'
@@ -209,6 +224,23 @@ def test_a_wrong_table_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(UserError, match=sentence):
             table_of(name)
         sys.modules.pop(name, None)
+
+
+def test_rows_of_one_network_share_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes would find each other at work on it."""
+    seen = list[list[str]]()
+    monkeypatch.setattr("csn.runner.run_all", lambda work, *_: seen.append([label for label, _, _ in work]) or ([], False))
+    own = replace(TABLE, rows=(ROWS[0], replace(ROWS[0], label="again"), ROWS[1]), claims=(), figures=())
+    cli.main(own, ["--scale", "smoke", "--seeds", "0", "1", "--home", str(tmp_path), "--data", str(data)])
+    assert seen == [["a", "b", "a", "b"]]
+
+
+def test_names_with_brackets_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """rich reads [wide] as a style, and [/wide] as the end of one that nobody began."""
+    own = replace(TABLE, title="Tiny [mine]", rows=(replace(ROWS[0], label="a [wide]"), replace(ROWS[1], label="b [/wide]")), claims=(), figures=())
+    assert cli.main(own, ["--plan", "--scale", "smoke", "--home", str(tmp_path), "--data", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "Tiny [mine]: plan at" in told and "a [wide]" in told and "b [/wide]" in told
 
 
 def test_new_counts_go_to_the_home(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

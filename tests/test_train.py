@@ -47,6 +47,35 @@ def test_warm_up_rises_then_half_a_cosine_falls_to_zero() -> None:
     assert 0 < rates[-1] < 0.005
 
 
+def test_a_checkpoint_of_another_run_is_refused(data: Path, tmp_path: Path) -> None:
+    """Its weights would be given out as this run's."""
+    split = load(SMOKE, data, "train")
+    recipe = replace(SMOKE, epochs=2, warmup=0, clips_per_epoch=SMOKE.batch)
+    run = replace(RUN, recipe=recipe)
+    with pytest.raises(Stopped):
+        train(run, split, reader_of(SMOKE, data, {"train": split}), tmp_path, Place(stop=lambda: True))
+    for other in (replace(run, seed=1), replace(run, recipe=replace(recipe, lr=0.01)), replace(run, variant=Variant(depth=26, width=8))):
+        with pytest.raises(UserError, match=rf"holds a checkpoint of {run.name}, not of {other.name}; give another folder, or delete this one"):
+            train(other, split, reader_of(SMOKE, data, {"train": split}), tmp_path, Place())
+    state, _ = checkpoints.load(tmp_path)
+    assert state is not None
+    del state["run"]  # as they were saved before
+    checkpoints.save(tmp_path, state)
+    assert len(train(run, split, reader_of(SMOKE, data, {"train": split}), tmp_path, Place()).history) == 2
+
+
+def test_what_is_done_is_given_where_nothing_can_be_written_and_threads_stay_as_they_were(data: Path, tmp_path: Path) -> None:
+    run = replace(RUN, recipe=replace(SMOKE, epochs=1, warmup=0, clips_per_epoch=SMOKE.batch))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    record = execute(run, tmp_path, data)
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(before)
+    (folder_of(run, tmp_path) / "lock").unlink()
+    (folder_of(run, tmp_path) / "lock").mkdir()  # cannot be opened to write
+    assert execute(run, tmp_path, data) == record
+
+
 def test_decay_is_on_weights_and_gamma_only() -> None:
     net = csn.build(csn.Variant(depth=26, width=8), 3)
     sgd = optimizer(net, SMOKE)

@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import current_process, get_context
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from csn.data import Sample, Split
 from csn.data.video import VideoError, VideoPlan, read_frames
-from csn.data.workers import end_with
+from csn.data.workers import end_with, refuse_while_starting
 from csn.files import held, write_atomic
 from csn.spec import Embedded, UserError
 
@@ -123,7 +123,11 @@ class EmbeddedSet:
         folder = self.make(spec, root, workers)
         path = folder / f"{split}-{fingerprint(read_manifest(folder))}.npy"
         if path.exists():  # whole, for it was put there whole
-            return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+            try:
+                return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+            except (ValueError, EOFError):  # copied in part
+                with writing(folder):
+                    path.unlink(missing_ok=True)
         with writing(folder):
             if not path.exists():
                 names = [self.relative(split, i) for i in range(count(spec, split))]
@@ -160,9 +164,8 @@ class EmbeddedSet:
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Hold folder, once no other process does. Raises UserError where it cannot be written, and in a process that is still being started, by
-    one that holds it: each of a pool reads a script anew, so the calls of a script without a main block come again in it."""
-    if getattr(current_process(), "_inheriting", False):
-        raise UserError(f"{folder} is made by several processes, which read your script anew; put its calls below `if __name__ == '__main__':`.")
+    one that holds it."""
+    refuse_while_starting(f"{folder} is made")
     with held(folder, wait=True, option="--data"):
         yield
 
@@ -178,7 +181,7 @@ def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
             yield pool
         except BrokenProcessPool:
             raise UserError(
-                "A process that writes or reads videos ended (out of memory, or as its own output says); run the same command again to go on."
+                "A process that writes or reads videos ended (out of memory, or as its own output says); mend that and run the same command again to go on."
             ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)

@@ -25,7 +25,7 @@ from csn.data.scan import Index, index_file, read_index
 from csn.data.video import VideoError, VideoPlan, probe, read_frames
 from csn.data.views import augment, crops, jittered, uniform
 from csn.data.watched import POLL, Sent, Watch, reading, watched
-from csn.spec import Embedded, Recipe, UserError
+from csn.spec import Embedded, Recipe, UserError, require
 
 MOST_BYTES = 2**28  # of whole frames that a test reads at once: 10 clips of 32 frames of 340 x 256, one of 1920 x 1080
 Batch = tuple[Tensor, Tensor, list[str]]  # uint8 (B, T, H, W, 3), labels (B,), names of videos found damaged
@@ -38,6 +38,7 @@ def load(recipe: Recipe, root: Path, split: str) -> Split:
     when the scan found more than 5 % of the split damaged, or without the frame rate that the recipe needs, that is an error here,
     before time is wasted.
     """
+    require(split in ("train", "test"), "split", split, "must be train or test")
     if isinstance(recipe.data, Embedded):
         return sets.drawn(recipe.data).load(recipe.data, root, split)
     folder = root / recipe.data.kind
@@ -158,7 +159,10 @@ class TrainClips(Dataset[tuple[Tensor, int, list[str]]]):
                 if len(damaged) > MOST_DAMAGED * len(samples):
                     raise UserError(too_many(len(damaged), len(samples))) from None
                 index = (index + 1) % len(samples)
-        clip = augment(video, recipe.crop, recipe.resize, recipe.mirror, rng)
+        try:
+            clip = augment(video, recipe.crop, recipe.resize, recipe.mirror, rng)
+        except UserError as error:
+            raise UserError(f"{sample.video}: {error}") from None
         label = sample.labels[int(rng.integers(len(sample.labels)))]
         return torch.from_numpy(np.ascontiguousarray(clip)), label, damaged
 
@@ -190,7 +194,10 @@ class TestVideos(Dataset[tuple[Tensor, int, bool]]):
             with reading(index):
                 video = self.reader.frames(sample, used)
             for clip in indices[k * clips_each : (k + 1) * clips_each]:
-                views = crops(video[np.searchsorted(used, clip)], recipe.test_crop, short, recipe.test_crops)
+                try:
+                    views = crops(video[np.searchsorted(used, clip)], recipe.test_crop, short, recipe.test_crops)
+                except UserError as error:
+                    raise UserError(f"{sample.video}: {error}") from None
                 found += [np.ascontiguousarray(view) for view in views] if len(once) > 1 else views  # a part of a frame keeps all of it
         return torch.from_numpy(np.stack(found))
 

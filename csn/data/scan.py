@@ -22,7 +22,7 @@ from pathlib import Path
 from csn.data import Split
 from csn.data.images import pictures
 from csn.data.video import VideoError, VideoPlan, probe
-from csn.data.workers import Pool
+from csn.data.workers import Pool, refuse_while_starting
 from csn.files import Held, locked
 from csn.spec import UserError, require
 
@@ -163,6 +163,7 @@ def scan(
     scan is writing it.
     """
     require(seconds > 0, "seconds", seconds, "must be above 0")
+    refuse_while_starting(f"{root} is scanned")
     file = file or index_file(root)
     with ExitStack() as stack:
         try:

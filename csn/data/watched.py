@@ -132,6 +132,7 @@ def watched(loader_from: Callable[[int, Watch], DataLoader[Any]], workers: int, 
                     idle = idle + 1 if watch.idle() and not lost else 0
                     if idle == IDLE:
                         why = f"a batch got lost between the loader processes and this one ({error}); open files may have run out (ulimit -n)"
+                        why += ", or shared memory (df /dev/shm)"
                         raise RuntimeError(why) from error
                     continue
                 if isinstance(batch, UserError):

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from csn.spec import UserError
+
 RENEWED = 500  # files after which a worker is replaced, so that what a decoder forgets to free stays small
 DIED = "reading it ended the process"
 Work = Callable[[str], Any]  # what is done with a path; its result is no text
@@ -23,6 +25,15 @@ def end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it ended before
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def refuse_while_starting(what: str) -> None:
+    """Raise UserError in a process that is still being started by multiprocessing.
+
+    Each of a pool reads a script anew, so the calls of a script without a main block come again in it, while the one that starts it waits.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UserError(f"{what} by several processes, which read your script anew; put its calls below `if __name__ == '__main__':`.")
 
 
 def serve(work: Work, pipe: Connection) -> None:
@@ -109,7 +120,10 @@ class Pool:
             worker.give(path, self.limit(path))
         except (EOFError, OSError):
             worker = self.renewed(worker)
-            worker.give(path, self.limit(path))
+            try:
+                worker.give(path, self.limit(path))
+            except (EOFError, OSError):
+                raise UserError("A process that reads videos ended before it began (out of memory, or as its own output says); mend that first.") from None
         return worker
 
     def renewed(self, worker: Worker) -> Worker:
