@@ -1,7 +1,7 @@
 """Channel-Separated Convolutional Networks (ICCV 2019): the network, its cost, and the study that tests it.
 
 The diagram, floor by floor (imports go downward only):
-    0 rules, sources, spec, recipes what is run: Variant x Recipe x seed
+    0 spec, sources, recipes       what is run: Variant x Recipe x seed
     1 blocks, depthwise, norm, data, metrics
     2 resnet3d, cost, checkpoints  build(variant, num_classes), count(module, shape), load(file)
     3 train, evaluate              the one training loop, the one multi-view test

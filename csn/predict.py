@@ -123,9 +123,11 @@ def classify(net: nn.Module, video: str | Path, clips: int = CLIPS, crops: int =
     """
     require(top >= 1, "top", top, "must be at least 1")
     path, modes = Path(video), {module: module.training for module in net.modules()}
-    (answer,) = answers(net, [path], protocol(net, clips, crops), device_of(device))
-    for module, training in modes.items():
-        module.training = training
+    try:
+        (answer,) = answers(net, [path], protocol(net, clips, crops), device_of(device))
+    finally:
+        for module, training in modes.items():
+            module.training = training
     if answer.probs is None:
         raise VideoError(path, answer.why)
     known = facts_of(net).num_classes
