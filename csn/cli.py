@@ -24,11 +24,12 @@ from rich.console import Console
 
 from csn import cluster
 from csn.collect import collect, csv_path, read_lines, superseded
-from csn.execute import hangup, read_record
+from csn.execute import read_record
 from csn.flags import Parser, folder, results_home
 from csn.plan import plan, published_in, scale_of, seconds_of, state_of, timed_lines
 from csn.provenance import REPOSITORY, device_of
 from csn.recipes import SCALES, recipe_of
+from csn.signals import handled, hangup
 from csn.spec import Embedded, Recipe, Run, UserError, require
 from csn.table import COUNTS_AT, Row, Table, cost_key, count_costs, planned_costs, runs_of
 
@@ -52,17 +53,31 @@ def parser_of(table: Table) -> Parser:
 def main(table: Table, arguments: Sequence[str] | None = None) -> int:
     """Do what the flags say; returns the exit code: 0, 1 when a run failed, 2 for what a person can mend."""
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
-    # whoever ends the command, or closes its terminal, means what Ctrl-C means
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, *hangup())}
-    counted = None
     try:
-        args = parser_of(table).parse_args(arguments)
-        refuse(args, table)
-        recipe = recipe_of(args.scale)
-        rows = table.chosen(args.only)
-        seeds = tuple(dict.fromkeys(args.seeds)) if args.seeds is not None else None
-        home, data = args.home.resolve(), (args.data or args.home / "data").resolve()
-        counted = COUNTS_AT.set(home)
+        # whoever ends the command, or closes its terminal, means what Ctrl-C means
+        with handled(signal.default_int_handler, signal.SIGTERM, *hangup()):
+            return act(table, arguments, console, errors)
+    except UserError as error:
+        errors.print(f"error: {error}", markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        errors.print("Interrupted; the same command goes on from there.")
+        return 2
+    except BrokenPipeError:  # who read what is printed has left, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+
+
+def act(table: Table, arguments: Sequence[str] | None, console: Console, errors: Console) -> int:
+    """Do what the flags say; returns 0, 1 or 2 (see main). Raises UserError."""
+    args = parser_of(table).parse_args(arguments)
+    refuse(args, table)
+    recipe = recipe_of(args.scale)
+    rows = table.chosen(args.only)
+    seeds = tuple(dict.fromkeys(args.seeds)) if args.seeds is not None else None
+    home, data = args.home.resolve(), (args.data or args.home / "data").resolve()
+    counted = COUNTS_AT.set(home)
+    try:
         if not table.trains:
             return show_costs(table, rows, recipe, home, args.plan, console)
         if args.submit or args.status or args.cancel:
@@ -86,20 +101,8 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
         else:
             code = run_missing(table, rows, seeds, recipe, home, data, args, console, errors)
         return max(code, show(table, args.only, seeds, recipe, home, console, errors))
-    except UserError as error:
-        errors.print(f"error: {error}", markup=False, soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        errors.print("Interrupted; the same command goes on from there.")
-        return 2
-    except BrokenPipeError:  # who read what is printed has left, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
     finally:
-        if counted is not None:
-            COUNTS_AT.reset(counted)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        COUNTS_AT.reset(counted)
 
 
 def refuse(args: argparse.Namespace, table: Table) -> None:

@@ -20,6 +20,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from contextlib import ExitStack, suppress
@@ -31,8 +32,10 @@ from typing import Any, TypeGuard
 from csn.files import Held, held, write_atomic, write_json
 from csn.flags import Parser, folder
 from csn.provenance import REPOSITORY, code_version, device_of, environment, warn_about
+from csn.signals import handled, hangup
 from csn.spec import Run, UserError, require
 
+ALONE = threading.Lock()  # a run draws its weights from torch's one generator of a process
 MEET_EVERY = 8  # videos of a process after which those that share a test ask each other whether to stop
 STOPPED = 75  # exit code of a run that was asked to stop and has saved its state
 NUMBERS_END = {"train_top1": 100, "clip_top1": 100, "video_top1": 100, "video_top5": 100, "seconds": inf}  # the largest that a record can hold
@@ -108,7 +111,7 @@ def read_progress(folder: Path) -> dict[str, Any]:
 def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads: int = 1, workers: int = 0, checkpoint_every: float = 60.0) -> dict[str, Any]:
     """The record of run: the one on disk, or a new one after training (resumed where it stopped) and testing.
 
-    Where torch.distributed is up, its processes share the run: all call this, the first one writes, all get the record.
+    Where torch.distributed is up, its processes share the run: all call this, the first one writes, all get the record. Threads take turns.
     Raises Held when another process works on the run, csn.train.Stopped after SIGTERM, SIGINT, SIGUSR2 or SIGHUP (state saved),
     UserError for what a person can mend. A divergence or a crash is recorded with its reason; a crash is tried again.
     """
@@ -135,6 +138,7 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
             raise trouble
         if stands(record):
             return record
+        stack.enter_context(ALONE)
         warn_about(torch)
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(threads)
@@ -142,7 +146,7 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # what is asked of CUDA without naming a device is asked of this one
         asked: list[int] = []
-        before = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, *hangup())}
+        stack.enter_context(handled(lambda number, _: asked.append(number), signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, *hangup()))
         started = datetime.now(UTC).isoformat(timespec="seconds")
         began = time.monotonic()
 
@@ -170,20 +174,12 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             reason = first_fault(folder, reason) if size > 1 else reason
             record = {**base, "error": reason, "traceback": traceback.format_exc(), "retry": True}
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
         if rank == 0:
             write_json(folder / "record.json", record)
             if "error" not in record:
                 checkpoints.discard(folder)  # only now: a kill before this line loses nothing
             (folder / "progress.json").unlink(missing_ok=True)
         return record
-
-
-def hangup() -> tuple[signal.Signals, ...]:
-    """The signal of a terminal that is closed, unless it is ignored, as under nohup."""
-    return () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
 
 
 def world() -> tuple[int, int]:

@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):  # the second where the locale is C
             sys.stdout.reconfigure(errors="replace")
         return super().parse_known_args(*args, **kwargs)
 

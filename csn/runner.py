@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from csn.execute import HELD, STOPPED, folder_of, hangup, read_progress, read_record, record_loss, resumable, stands
+from csn.execute import HELD, STOPPED, folder_of, read_progress, read_record, record_loss, resumable, stands
 from csn.files import worked_on, write_json
 from csn.provenance import REPOSITORY
+from csn.signals import handled, hangup
 from csn.spec import Embedded, Run, UserError
 
 
@@ -63,8 +64,8 @@ def run_all(
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
     # a terminated launcher, or one whose terminal is closed, takes its runs along, saved, as Ctrl-C does
     # (a shell starts what it puts in the background with Ctrl-C ignored; whoever sends it means it all the same)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT, *hangup())}
-    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as display:
+    heard = handled(signal.default_int_handler, signal.SIGTERM, signal.SIGINT, *hangup())
+    with heard, Progress(*columns, console=console, transient=True, refresh_per_second=4) as display:
         whole = display.add_task(f"{len(work)} run{'s' if len(work) > 1 else ''}", total=total, facts=f"0/{len(work)}", left="")
         began = time.monotonic()
         try:
@@ -121,9 +122,6 @@ def run_all(
         except BaseException:
             stop(running)  # none is left behind, whatever went wrong here
             raise
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
     return troubles, False
 
 

@@ -152,8 +152,9 @@ def test_a_damaged_record_is_named(home: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and "1 of 2 done" in done.stdout and "delete it" in " ".join(done.stdout.split()), done.stderr
 
 
-def test_what_a_terminal_cannot_show_is_shown_as_a_question_mark(tmp_path: Path) -> None:
-    done = run(SCRIPT, "--show", "--only", "bottleneck", "--scale", "smoke", "--home", tmp_path, PYTHONIOENCODING="ascii")
+@pytest.mark.parametrize("setting", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}], ids=["terminal", "locale"])
+def test_what_a_terminal_cannot_show_is_shown_as_a_question_mark(tmp_path: Path, setting: dict[str, str]) -> None:
+    done = run(SCRIPT, "--show", "--only", "bottleneck", "--scale", "smoke", "--home", tmp_path, **setting)
     assert done.returncode == 0 and "65.3?" in done.stdout, done.stderr
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -27,7 +28,7 @@ from csn import checkpoints
 from csn.blocks import Residual
 from csn.data.loader import Reader, TrainClips, keys, load, normalise, reader_of
 from csn.evaluate import evaluate
-from csn.execute import STOPPED, execute, folder_of, hangup, main, read_record, resumable
+from csn.execute import STOPPED, execute, folder_of, main, read_record, resumable
 from csn.files import Held, held
 from csn.metrics import top_k
 from csn.provenance import REPOSITORY
@@ -74,6 +75,19 @@ def test_what_is_done_is_given_where_nothing_can_be_written_and_threads_stay_as_
     (folder_of(run, tmp_path) / "lock").unlink()
     (folder_of(run, tmp_path) / "lock").mkdir()  # cannot be opened to write
     assert execute(run, tmp_path, data) == record
+
+
+def test_runs_of_two_threads_are_those_of_one_after_the_other(data: Path, tmp_path: Path) -> None:
+    """Together they would draw their weights from one generator."""
+    recipe = replace(SMOKE, epochs=1, warmup=0, clips_per_epoch=SMOKE.batch)
+    runs = [replace(RUN, recipe=recipe, seed=seed) for seed in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda run: execute(run, tmp_path / "together", data), runs))
+    for run, record in zip(runs, together, strict=True):
+        alone = execute(run, tmp_path / "alone", data)
+        assert "error" not in record and record["history"] == alone["history"]
+        weights = [(folder_of(run, tmp_path / home) / "weights.safetensors").read_bytes() for home in ("together", "alone")]
+        assert weights[0] == weights[1]
 
 
 def test_decay_is_on_weights_and_gamma_only() -> None:
@@ -256,16 +270,6 @@ def test_a_run_on_a_numbered_gpu_makes_it_the_current_one(data: Path, tmp_path: 
     monkeypatch.setattr(torch.cuda, "set_device", current)
     with pytest.raises(UserError, match="current: cuda:1"):
         execute(RUN, tmp_path, data, "cuda:1")
-
-
-def test_a_closed_terminal_is_heard_unless_it_is_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    try:
-        assert hangup() == (signal.SIGHUP,)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-        assert hangup() == ()
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def test_two_processes_on_one_run(data: Path, tmp_path: Path) -> None:
