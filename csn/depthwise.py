@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.function import once_differentiable
 
 from csn import depthwise_tune
@@ -35,7 +36,8 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Triple = (1, 1, 1)) -> T
 
     x: any memory layout; B may be 0. weight: (C, 1, kT, kH, kW), odd sizes. stride: 1 or 2 per axis; a size that it does not
     divide is rounded up. The result has the type of x (of autocast, inside an autocast region) and the layout
-    channels_last_3d. Differentiable once, in x and weight, backwards (torch.func.jvp finds 0). Raises UserError where a size breaks its rule.
+    channels_last_3d. Differentiable in x and weight, once backwards, and forwards, by torch's own convolution. Raises UserError where a size
+    breaks its rule.
     """
     require(x.ndim == 5, "x.ndim", x.ndim, "must be 5: (B, C, T, H, W)")
     require(all(n > 0 for n in x.shape[1:]), "x.shape", tuple(x.shape), "must have a channel, a frame, a row and a column at least")
@@ -47,6 +49,8 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Triple = (1, 1, 1)) -> T
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device))  # the weight stays as it is: it costs no bandwidth
+    if unpack_dual(x).tangent is not None or unpack_dual(weight).tangent is not None:  # an operator of one's own would drop it without a word
+        return _plain(x, weight, stride)
     return FORWARD(x, weight, stride)
 
 
@@ -78,6 +82,10 @@ def _forward(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     if x.is_cuda:
         with torch.cuda.device(x.device):
             return depthwise_tune.convolve(x, weight, stride)
+    return _plain(x, weight, stride)
+
+
+def _plain(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     wide = _wide(x)
     return convolve(wide, weight.to(wide.dtype), stride).to(x.dtype, memory_format=NDHWC)
 

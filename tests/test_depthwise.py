@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import gradcheck
+from torch.func import grad, jvp
 
 from csn import depthwise, depthwise_tune
 from csn.depthwise import NDHWC, DepthwiseConv3d, depthwise_conv3d
@@ -111,13 +112,14 @@ def test_every_tiling_of_our_kernels_on_cuda(dtype, bound, stride):
             assert (way(*args).cpu().double() - want).abs().max() <= rounding * want.abs().max(), name
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # of torch itself, the first time that it differentiates forwards
 @pytest.mark.parametrize(
     ("stride", "kernel"), [((1, 1, 1), (3, 3, 3)), ((2, 2, 2), (3, 3, 3)), ((1, 2, 2), (3, 3, 3)), ((1, 1, 1), (1, 3, 3)), ((2, 1, 2), (5, 3, 1))], ids=str
 )
 def test_gradcheck(stride, kernel):
     x = torch.randn(2, 2, 3, 4, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 1, *kernel, dtype=torch.float64, requires_grad=True)
-    assert gradcheck(lambda *a: depthwise_conv3d(*a, stride), (x, weight), fast_mode=stride != (1, 1, 1))
+    assert gradcheck(lambda *a: depthwise_conv3d(*a, stride), (x, weight), fast_mode=stride != (1, 1, 1), check_forward_ad=True)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
@@ -131,6 +133,31 @@ def test_operators_keep_what_their_fakes_promise(stride, device):
     plain = (x.detach(), weight.detach())
     torch.library.opcheck(torch.ops.csn.depthwise_conv3d_grad_input.default, (g, plain[1], x.shape[2:], stride))
     torch.library.opcheck(torch.ops.csn.depthwise_conv3d_grad_weight.default, (g, *plain, stride))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # of torch itself, the first time that it differentiates forwards
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_derivatives_forwards_are_those_of_torch(dtype, device):
+    """And backwards through them."""
+    x, weight = torch.randn(2, 3, 3, 5, 4, device=device).to(dtype), torch.randn(3, 1, 3, 3, 3, device=device)
+    dx, dweight = torch.randn_like(x), torch.randn_like(weight)
+
+    def ours(x, weight):
+        return depthwise_conv3d(x, weight, (1, 2, 2)).double().square()
+
+    def theirs(x, weight):
+        return F.conv3d(x.double(), weight.double(), None, (1, 2, 2), 1, 1, 3).square()
+
+    def along(way):
+        return jvp(way, (x, weight), (dx, dweight))[1]
+
+    def slope(way):
+        return grad(lambda w: jvp(lambda w: way(x, w).sum(), (w,), (dweight,))[1])(weight)
+
+    for derivative in (along, slope):
+        found, want = derivative(ours), derivative(theirs)
+        assert (found - want).abs().max() <= (1e-5 if dtype == torch.float32 else 2**-6) * want.abs().max()
 
 
 def test_a_second_derivative_is_refused():

@@ -107,6 +107,9 @@ def test_a_network_in_training_stays_as_it_is(tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     assert export(net, tmp_path / "net.pt2").error < TOLERANCE and net.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    with pytest.raises(UserError, match=r"\(=torch.float64\) must be of torch.float32; call net.float\(\) first"):
+        export(net.double(), tmp_path / "double.pt2")
+    assert not (tmp_path / "double.pt2").exists()
 
 
 def test_the_command(tmp_path: Path) -> None:

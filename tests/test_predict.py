@@ -70,7 +70,9 @@ def test_a_network_is_left_as_it_is_and_names_are_given_to_its_own_classes_alone
     for top in (0, -1):
         with pytest.raises(UserError, match=rf"`top` \(={top}\) must be at least 1"):
             csn.classify(net, video, top=top)
-    net.head.fc = torch.nn.Linear(net.head.fc.in_features, 2)
+    with pytest.raises(UserError, match=r"`stem.conv1.conv.weight` \(=torch.float16\) must be of torch.float32; call net.float\(\) first"):
+        csn.classify(net.half(), video, clips=1)
+    net.float().head.fc = torch.nn.Linear(net.head.fc.in_features, 2)
     with pytest.raises(UserError, match=r"`net` \(=2 classes\) must have the 3 of its file, whose names it would be given"):
         csn.classify(net, video, clips=1)
 

@@ -23,7 +23,7 @@ from csn.checkpoints.facts import Facts, metadata
 from csn.checkpoints.reading import read
 from csn.files import write_atomic
 from csn.resnet3d import Head, ResNet3D, build, initialize
-from csn.spec import Recipe, UserError
+from csn.spec import Recipe, UserError, require
 
 
 class WindowHead(nn.Module):
@@ -68,10 +68,13 @@ def load(path: str | Path, num_classes: int | None = None, statistics: str | Non
 
 
 def facts_of(net: nn.Module) -> Facts:
-    """The facts of a network that came from `load`. Raises UserError for any other, which tells nothing of its input."""
+    """The facts of a network that came from `load`. Raises UserError for any other, which tells nothing of its input, and where its weights were
+    brought to another type than theirs, float32."""
     facts = getattr(net, "facts", None)
     if not isinstance(facts, Facts):
         raise UserError("The network says nothing of its input; take it from csn.load(file).")
+    for name, weight in net.named_parameters():
+        require(weight.dtype == torch.float32, name, weight.dtype, "must be of torch.float32; call net.float() first")
     return facts
 
 
