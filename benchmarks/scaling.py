@@ -36,11 +36,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from csn.collect import collect
 from csn.cost import count
 from csn.exchange import Exchange, process_group
-from csn.execute import folder_of
 from csn.flags import Parser, file_name, positive
 from csn.memory import keep_memory
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
+from csn.records import folder_of
 from csn.resnet3d import build
 from csn.runner import clock
 from csn.spec import Run, Variant, require

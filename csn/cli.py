@@ -24,11 +24,11 @@ from rich.console import Console
 
 from csn import cluster
 from csn.collect import collect, csv_path, read_lines, superseded
-from csn.execute import read_record
 from csn.flags import Parser, folder, results_home
 from csn.plan import plan, published_in, scale_of, seconds_of, state_of, timed_lines
 from csn.provenance import REPOSITORY, device_of
 from csn.recipes import SCALES, recipe_of
+from csn.records import read_record
 from csn.signals import handled, hangup
 from csn.spec import Embedded, Recipe, Run, UserError, require
 from csn.table import COUNTS_AT, Row, Table, cost_key, count_costs, planned_costs, runs_of

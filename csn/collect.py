@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csn.claims import Claim, Judged, Line, judge, value
-from csn.execute import read_record
 from csn.files import replacing
 from csn.provenance import REPOSITORY
+from csn.records import read_record
 from csn.spec import Recipe, Run, UserError
 from csn.table import Row, Table, every_table, runs_of
 

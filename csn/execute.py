@@ -1,12 +1,4 @@
-"""One Run -> one record, resumable, at most once.
-
-    HOME/runs/<run>/run.json         what is run
-                    progress.json    where it stands, about once a second
-                    last.ckpt        the state of training (before.ckpt: the one before)
-                    record.json      the result, written once, last; or why it failed
-                    fault            where several processes share the run: why the first that failed did
-                    scores.npz       per-video probabilities on the test videos
-                    weights.safetensors   the final network
+"""One Run -> one record (csn.records), resumable, at most once.
 
 `python -m csn.execute RUN.json --home DIR` runs one; it is what every launcher starts, here or on a cluster.
 """
@@ -25,87 +17,21 @@ import time
 import traceback
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from math import inf, isfinite
+from math import isfinite
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from csn.files import Held, held, write_atomic, write_json
 from csn.flags import Parser, folder
 from csn.provenance import REPOSITORY, code_version, device_of, environment, warn_about
+from csn.records import first_fault, folder_of, read_progress, read_record, stands
 from csn.signals import handled, hangup
 from csn.spec import Run, UserError, require
 
 ALONE = threading.Lock()  # a run draws its weights from torch's one generator of a process
 MEET_EVERY = 8  # videos of a process after which those that share a test ask each other whether to stop
 STOPPED = 75  # exit code of a run that was asked to stop and has saved its state
-NUMBERS_END = {"train_top1": 100, "clip_top1": 100, "video_top1": 100, "video_top5": 100, "seconds": inf}  # the largest that a record can hold
-NUMBERS = NUMBERS_END.keys()
 HELD = 73  # exit code where another process works on the run
-
-
-def folder_of(run: Run, home: Path) -> Path:
-    return home / "runs" / run.name
-
-
-def read_record(run: Run, home: Path) -> dict[str, Any] | None:
-    """The record of run, or None when there is none. Raises UserError when the file is damaged or cannot be read."""
-    path = folder_of(run, home) / "record.json"
-    try:
-        record = json.loads(path.read_text())
-        if not isinstance(record, dict) or record.get("run") != run.name:
-            raise ValueError("it names another run")
-        for name in NUMBERS & record.keys():
-            if isinstance(record[name], bool) or not isinstance(record[name], int | float | None) or not 0 <= (record[name] or 0) <= NUMBERS_END[name]:
-                raise ValueError(f"its {name} is {record[name]!r}")
-        return record
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise UserError(f"The record {path} cannot be read ({error.strerror}); mend its permissions or the disk.") from None
-    except ValueError as error:
-        raise UserError(f"The record {path} is damaged ({error}); delete it and run the row again.") from None
-
-
-def stands(record: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
-    """Whether a record is the end of its run: done, or failed in a way that would come again."""
-    return record is not None and not record.get("retry")
-
-
-def resumable(folder: Path) -> bool:
-    """Whether a run's folder holds a state of training to go on from (csn.checkpoints.resume writes it)."""
-    return any((folder / name).exists() for name in ("new.ckpt", "last.ckpt", "before.ckpt"))
-
-
-def record_loss(run: Run, home: Path, why: str, log: list[str]) -> None:
-    """Write the record of a run that ended without one: why, the last lines of its log, and that it is to be tried again.
-
-    Nothing is written while a process works on the run, nor over a record that stands: a process may die after writing it.
-    """
-    with suppress(Held), held(folder_of(run, home)):
-        if stands(read_record(run, home)):
-            return
-        write_json(folder_of(run, home) / "record.json", {"run": run.name, "spec": run.to_dict(), "error": why, "log": log, "retry": True})
-
-
-def first_fault(folder: Path, why: str) -> str:
-    """Why that process failed which failed first of those that share a run; the others fail in its wake, of its leaving their group."""
-    path = folder / "fault"
-    try:
-        with path.open("x") as file:
-            file.write(why)
-    except FileExistsError:
-        return path.read_text() or why
-    except OSError:  # a full disk, perhaps the reason itself
-        pass
-    return why
-
-
-def read_progress(folder: Path) -> dict[str, Any]:
-    """What a run last wrote into its folder about itself; {} when there is nothing, or half of it."""
-    try:
-        return dict(json.loads((folder / "progress.json").read_text()))
-    except (OSError, ValueError):
-        return {}
 
 
 def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads: int = 1, workers: int = 0, checkpoint_every: float = 60.0) -> dict[str, Any]:

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from csn import slurm
-from csn.execute import execute, folder_of, read_record, record_loss, stands
+from csn.execute import execute
 from csn.files import Held, held, write_json
 from csn.profiles import Profile
 from csn.provenance import REPOSITORY, Version, version
+from csn.records import folder_of, read_record, record_loss, stands
 from csn.slurm import Submission
 from csn.snapshot import snapshot
 from csn.spec import Run, UserError

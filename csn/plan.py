@@ -11,8 +11,8 @@ from rich.console import Console
 from csn import cluster
 from csn.claims import Line
 from csn.collect import known_lines
-from csn.execute import folder_of, read_record, resumable, stands
 from csn.provenance import REPOSITORY
+from csn.records import folder_of, read_record, resumable, stands
 from csn.spec import Embedded, Recipe, Run, UserError
 from csn.table import Row, Table, cost_key, planned_costs, runs_of, unfit_rows
 

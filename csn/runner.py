@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from csn.execute import HELD, STOPPED, folder_of, read_progress, read_record, record_loss, resumable, stands
+from csn.execute import HELD, STOPPED
 from csn.files import worked_on, write_json
 from csn.provenance import REPOSITORY
+from csn.records import folder_of, read_progress, read_record, record_loss, resumable, stands
 from csn.signals import handled, hangup
 from csn.spec import Embedded, Run, UserError
 

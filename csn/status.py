@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from csn import slurm
-from csn.execute import folder_of, read_progress, read_record, record_loss, resumable, stands
+from csn.records import folder_of, read_progress, read_record, record_loss, resumable, stands
 from csn.slurm import Queued
 from csn.spec import Run, UserError
 

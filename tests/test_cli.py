@@ -15,11 +15,11 @@ import pytest
 from conftest import refused, run
 
 from csn.collect import read_lines
-from csn.execute import folder_of, read_record
 from csn.files import held
 from csn.plan import state_of
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
+from csn.records import folder_of, read_record
 from csn.spec import Run, Variant
 
 SCRIPT = "experiments/table3_groups.py"

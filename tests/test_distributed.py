@@ -30,9 +30,10 @@ import csn
 from csn import checkpoints
 from csn.data import Split
 from csn.data.loader import Reader, TrainClips, load
-from csn.execute import STOPPED, folder_of, read_record
+from csn.execute import STOPPED
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
+from csn.records import folder_of, read_record
 from csn.spec import Run, UserError, Variant
 from csn.train import Place, train
 

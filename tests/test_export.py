@@ -15,8 +15,8 @@ from foreign import Foreign
 from small_checkpoint import NAMES, small_checkpoint
 
 import csn
-from csn.execute import REPOSITORY
 from csn.export import TOLERANCE, export, portable
+from csn.provenance import REPOSITORY
 from csn.spec import UserError
 
 VARIANTS = [csn.Variant(block="ip", depth=26, width=4), csn.Variant(block="bottleneck-DG", depth=26, groups=2, width=4, pool1=False)]

@@ -29,9 +29,10 @@ from csn.data.media import listing
 from csn.data.moving_digits import CLASSES
 from csn.data.scan import scan
 from csn.evaluate import evaluate
-from csn.execute import execute, folder_of
+from csn.execute import execute
 from csn.finetune import table_of
 from csn.recipes import SMOKE
+from csn.records import folder_of
 from csn.spec import Run, UserError, Variant, VideoSet
 from csn.train import Place, Stopped, train
 

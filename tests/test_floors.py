@@ -12,7 +12,7 @@ from conftest import run
 from csn.provenance import REPOSITORY
 
 FLOORS = {
-    "rules": 0, "sources": 0, "spec": 0, "recipes": 0, "files": 0, "flags": 0, "signals": 0, "provenance": 1,
+    "rules": 0, "sources": 0, "spec": 0, "recipes": 0, "files": 0, "flags": 0, "signals": 0, "records": 1, "provenance": 1,
     "blocks": 1, "depthwise": 1, "depthwise_triton": 1, "depthwise_tiles": 1, "depthwise_tune": 1,
     "dense": 1, "norm": 1, "norm_triton": 1, "stem": 1, "stem_triton": 1, "data": 1, "metrics": 1,
     "resnet3d": 2, "inference": 2, "cost": 2, "checkpoints": 2, "train": 3, "exchange": 3, "evaluate": 3, "export": 3, "execute": 4,

@@ -16,11 +16,11 @@ import pytest
 from submitit.core.utils import FailedJobError
 
 from csn import cluster, launch, slurm, snapshot
-from csn.execute import folder_of, read_record
 from csn.files import held
 from csn.profiles import FOLDER, Profile, read_profile
 from csn.provenance import REPOSITORY, Version, code_version
 from csn.recipes import MEDIUM, SMOKE
+from csn.records import folder_of, read_record
 from csn.slurm import Queued
 from csn.spec import Run, UserError, Variant
 from csn.table import cost_key, count_costs, planned_costs

@@ -10,7 +10,7 @@ from made_videos import write
 from nbclient import NotebookClient
 from small_checkpoint import NAMES, small_checkpoint
 
-from csn.execute import REPOSITORY
+from csn.provenance import REPOSITORY
 
 NOTEBOOK = REPOSITORY / "notebooks" / "predict.ipynb"
 

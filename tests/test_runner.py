@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from csn import runner
-from csn.execute import HELD, folder_of, read_record, record_loss
+from csn.execute import HELD
 from csn.files import held
 from csn.recipes import SMOKE
+from csn.records import folder_of, read_record, record_loss
 from csn.runner import Running, command, outcome, result, seconds_left, share_of
 from csn.spec import Run, Variant, VideoSet
 

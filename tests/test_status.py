@@ -14,8 +14,8 @@ from rich.console import Console
 from test_launch import RUNS, record, write
 
 from csn import launch, slurm, status
-from csn.execute import folder_of, read_record
 from csn.plan import state_of
+from csn.records import folder_of, read_record
 from csn.spec import Run, UserError
 
 

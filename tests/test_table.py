@@ -21,11 +21,11 @@ from csn.collect import COLUMNS, CURVES, Results, collect, csv_path, curves_path
 from csn.complexity import complexity
 from csn.data.media import listing
 from csn.data.scan import index_file, scan
-from csn.execute import folder_of
 from csn.ledger import ledger, ledger_sheet, verdicts
 from csn.plan import plan, published_in, seconds_of, state_of, timed_lines
 from csn.provenance import REPOSITORY
 from csn.recipes import PAPER, SMALL, SMOKE, recipe_of
+from csn.records import folder_of
 from csn.show import HEADS, compared, reasons, render, sheets
 from csn.spec import Recipe, UserError, Variant, VideoSet
 from csn.table import COSTS, SHOWN, Quoted, Row, Table, cost_key, count_costs, every_table, planned_costs, runs_of, table_of

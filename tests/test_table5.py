@@ -11,10 +11,11 @@ from conftest import run
 from test_table import line
 
 from csn.collect import Results, collect
-from csn.execute import execute, folder_of
+from csn.execute import execute
 from csn.provenance import REPOSITORY
 from csn.published import benchmarks
 from csn.recipes import PAPER, SMOKE
+from csn.records import folder_of
 from csn.spec import Run, Variant
 from csn.table import Row, Table
 

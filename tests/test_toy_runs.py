@@ -19,8 +19,9 @@ from csn.cli import main as main_of_table
 from csn.collect import collect, read
 from csn.data.__main__ import main
 from csn.data.scan import read_index
-from csn.execute import execute, folder_of
+from csn.execute import execute
 from csn.recipes import DFDC, HMDB51_FT, PAPER, PAPER_32, SOMETHING_V1, SPORTS1M, UCF101_FT
+from csn.records import folder_of
 from csn.spec import CLASSES, Recipe, Run, Variant, VideoSet
 from csn.table import Row, Table
 

@@ -28,11 +28,12 @@ from csn import checkpoints
 from csn.blocks import Residual
 from csn.data.loader import Reader, TrainClips, keys, load, normalise, reader_of
 from csn.evaluate import evaluate
-from csn.execute import STOPPED, execute, folder_of, main, read_record, resumable
+from csn.execute import STOPPED, execute, main
 from csn.files import Held, held
 from csn.metrics import top_k
 from csn.provenance import REPOSITORY
 from csn.recipes import SMOKE
+from csn.records import folder_of, read_record, resumable
 from csn.spec import Run, UserError, Variant
 from csn.train import Place, Stopped, Trained, learning_rate, optimizer, train
 

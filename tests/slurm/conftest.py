@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "slurm"))
 from local_cluster import Cluster, local_cluster, missing_programs
 
 from csn.data import moving_digits
-from csn.execute import folder_of, read_record
 from csn.recipes import SMOKE
+from csn.records import folder_of, read_record
 from csn.spec import MovingDigits
 
 from .jobs import REPOSITORY

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from csn import launch, status
-from csn.execute import folder_of, read_progress
 from csn.profiles import Profile, read_profile
 from csn.recipes import SMOKE
+from csn.records import folder_of, read_progress
 from csn.slurm import Submission
 from csn.spec import Run, Variant
 

@@ -16,7 +16,7 @@ import pytest
 from local_cluster import Cluster
 
 from csn import launch, status
-from csn.execute import folder_of, read_record
+from csn.records import folder_of, read_record
 from csn.spec import UserError
 
 from .jobs import REPOSITORY, until, wait_state

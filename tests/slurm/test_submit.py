@@ -14,7 +14,7 @@ import pytest
 from local_cluster import Cluster
 
 from csn import launch
-from csn.execute import folder_of, read_record
+from csn.records import folder_of, read_record
 
 from .jobs import job_field, until, wait_state
 from .submitted import LONG, PROFILE, RUN, held_until_signalled, measured, state, submit, until_training

@@ -13,7 +13,7 @@ from pathlib import Path
 from local_cluster import Cluster
 
 from csn import slurm
-from csn.execute import read_progress
+from csn.records import read_progress
 
 from .jobs import REPOSITORY, job_field, sbatch, until, wait_state
 from .submitted import held_until_signalled
