@@ -42,7 +42,7 @@ part work 25 "$python" benchmarks/kernels.py --depth 152 --frames 32 --crop 224 
 step 50 60 --depths 50 --frames 32 --batch 8 --networks ir-CSN ResNet3D --modes train
 layers fp32 25 --dtype fp32 --frames 8 --name depthwise_gpu_fp32_8
 if "$python" -c "import av, decord, skimage"; then
-  CSN_DEPTHWISE=triton tests training 45 tests/test_steps.py tests/test_evaluate.py -k "wait or graph" -n 5
+  CSN_DEPTHWISE=triton tests training 45 tests/test_steps.py tests/test_evaluate.py -k "wait or graph" -n 8
   CSN_DEPTHWISE=triton part table4 30 "$python" experiments/table4_regularization.py --scale smoke --only ir-CSN-26 --seeds 0 --device cuda --home "$scratch/home"
 else
   echo "left out: training and table4 read videos, and decord, av or scikit-image cannot be imported"

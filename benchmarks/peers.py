@@ -7,7 +7,7 @@ import sys
 import types
 from pathlib import Path
 
-from torch import Tensor, channels_last_3d, nn
+from torch import Tensor, channels_last_3d, contiguous_format, nn
 
 
 def pytorchvideo(depth: int) -> nn.Module:
@@ -41,7 +41,9 @@ class TorchDepthwise(nn.Module):
         self.weight, self.stride = ours.weight, ours.stride
 
     def forward(self, x: Tensor) -> Tensor:
-        y = nn.functional.conv3d(x.contiguous(), self.weight, None, self.stride, 1, groups=len(self.weight))
+        # with a weight of the strides of channels_last_3d torch would go back to that layout, whatever that of x
+        weight = self.weight.clone(memory_format=contiguous_format)
+        y = nn.functional.conv3d(x.contiguous(), weight, None, self.stride, 1, groups=len(weight))
         return y.contiguous(memory_format=channels_last_3d)
 
 

@@ -69,8 +69,13 @@ def grad_weight_ways(g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int]
     return _ours("grad_weight", x, weight, stride) | {name: partial(_torch_grad_weight, layout=layout) for name, layout in LAYOUTS.items()}
 
 
+def _as(weight: Tensor, dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
+    """The weight with the strides of layout. Torch takes its kernel by them, too, and contiguous() lets those of the axis of size 1 be."""
+    return weight.to(dtype).clone(memory_format=layout)
+
+
 def _torch_forward(x: Tensor, weight: Tensor, stride: Sequence[int], layout: torch.memory_format) -> Tensor:
-    x, weight = (t.to(x.dtype).contiguous(memory_format=layout) for t in (x, weight))
+    x, weight = x.contiguous(memory_format=layout), _as(weight, x.dtype, layout)
     padding = [k // 2 for k in weight.shape[2:]]
     return torch.conv3d(x, weight, None, stride, padding, 1, weight.shape[0]).contiguous(memory_format=NDHWC)
 
@@ -93,7 +98,7 @@ def _torch_gradients(
     layout: torch.memory_format,
     mask: tuple[bool, bool, bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    g, x, w = (t.to(g.dtype).contiguous(memory_format=layout) for t in (g, x, weight))
+    g, x, w = g.contiguous(memory_format=layout), x.to(g.dtype).contiguous(memory_format=layout), _as(weight, g.dtype, layout)
     padding = [k // 2 for k in weight.shape[2:]]
     rest = (stride, padding, (1, 1, 1), False, (0, 0, 0), weight.shape[0], mask)
     return torch.ops.aten.convolution_backward(g, x, w, None, *rest)

@@ -52,7 +52,7 @@ def test_a_network_is_compared_to_ir_csn_within_a_round() -> None:
     assert (base["first_step_s"], peer["first_step_s"]) == (0.5, 7.5)
 
 
-def test_depthwise_convolutions_by_torch_are_the_same(tmp_path: Path) -> None:
+def test_depthwise_convolutions_by_torch_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and gradients of a whole network with them alone exchanged."""
     torch.manual_seed(0)
     ours = csn.build(csn.Variant(block="ip", depth=26, width=8), 3, 4).double()
@@ -63,6 +63,11 @@ def test_depthwise_convolutions_by_torch_are_the_same(tmp_path: Path) -> None:
         net(clips).square().sum().backward()
     for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(mine.grad, other.grad), name
+    module = next(m for m in theirs.to(memory_format=NDHWC).modules() if isinstance(m, peers.TorchDepthwise))
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.nn.functional, "conv3d", lambda x, weight, *_, **__: seen.extend((x, weight)) or x)
+    module(torch.randn(1, len(module.weight), 2, 3, 3).to(memory_format=NDHWC))
+    assert [t.stride()[1] for t in seen] == [18, 27]  # torch takes a kernel for NDHWC where either has its strides
 
 
 @pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2), (1, 2, 2)], ids=str)

@@ -138,8 +138,9 @@ def test_operators_keep_what_their_fakes_promise(stride, device):
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # of torch itself, the first time that it differentiates forwards
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_derivatives_forwards_are_those_of_torch(dtype, device):
+def test_derivatives_forwards_are_those_of_torch(dtype, device, monkeypatch):
     """And backwards through them."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     x, weight = torch.randn(2, 3, 3, 5, 4, device=device).to(dtype), torch.randn(3, 1, 3, 3, 3, device=device)
     dx, dweight = torch.randn_like(x), torch.randn_like(weight)
 

@@ -7,10 +7,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from csn import depthwise, depthwise_tune
 from csn.depthwise_tune import NDHWC, fastest
@@ -284,3 +286,31 @@ def test_torch_sums_the_weight_gradient_of_short_types_in_float32() -> None:
     for layout in depthwise_tune.LAYOUTS.values():
         got = depthwise_tune._torch_grad_weight(g, x, weight, (1, 1, 1), layout)
         assert got.dtype == torch.float32 and (got.double() - want).abs().max() < 1e-5 * want.abs().max()
+
+
+class Weights(TorchDispatchMode):
+    """Notes the strides of the weight of every convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, op: Any, _types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> object:
+        if op in (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default):
+            self.found.append(args[2 if "backward" in str(op) else 1].stride())
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "strides"), [("torch NCDHW", (27, 27, 9, 3, 1)), ("torch NDHWC", (27, 1, 9, 3, 1))])
+@pytest.mark.parametrize("given", [torch.contiguous_format, NDHWC], ids=str)
+def test_torchs_kernels_get_weights_of_their_own_layout(name: str, strides: tuple[int, ...], given: torch.memory_format) -> None:
+    """A network's have the strides of channels_last_3d, by which torch would take the same kernel twice, whatever the layout of the maps."""
+    x, weight, stride = torch.randn(2, 4, 3, 5, 5), torch.randn(4, 1, 3, 3, 3).to(memory_format=given), (1, 1, 1)
+    with Weights() as weights:
+        for ways, args in (
+            (depthwise_tune.forward_ways, (x, weight, stride)),
+            (depthwise_tune.grad_input_ways, (x, weight, x.shape[2:], stride)),
+            (depthwise_tune.grad_weight_ways, (x, x, weight, stride)),
+        ):
+            ways(*args)[name](*args)  # type: ignore[operator]
+    assert weights.found == [strides] * 3
