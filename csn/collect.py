@@ -132,17 +132,18 @@ def known_lines(table: Table, recipe: Recipe, home: Path) -> dict[str, Line]:
 
 def known_curves(table: Table, recipe: Recipe, home: Path) -> dict[str, list[Line]]:
     """{run name: lines of its learning curve} from the tables' CSVs at that scale, of which the table's own counts first. Raises UserError."""
-    found: dict[str, list[Line]] = {}
+    found: dict[str, dict[str, Line]] = {}
     for one in (table, *(other for other in every_table() if other.curves and other.name != table.name)):
-        run_of, own = {(line["row"], line["seed"]): line["run"] for line in read_lines(csv_path(one, recipe, home))}, dict[str, list[Line]]()
+        run_of, own = {(line["row"], line["seed"]): line["run"] for line in read_lines(csv_path(one, recipe, home))}, dict[str, dict[str, Line]]()
         for curve in read_lines(curves_path(one, recipe, home), CURVES):
-            own.setdefault(run_of.get((curve["row"], curve["seed"]), ""), []).append(curve)
+            own.setdefault(run_of.get((curve["row"], curve["seed"]), ""), {})[curve["epoch"]] = curve  # rows may share a run
         found = {**own, **found}
-    return found
+    return {run: list(epochs.values()) for run, epochs in found.items()}
 
 
-def read_lines(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, str]]:
-    """The lines of a results CSV, [] when there is none. Raises UserError when its header is not ours."""
+def read_lines(path: Path, columns: Sequence[str] = COLUMNS, once: bool = True) -> list[dict[str, str]]:
+    """The lines of a results CSV, [] when there is none. Raises UserError when its header or a line is not ours or, where each is to be there
+    once, a second line is of the same row and run."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
@@ -154,6 +155,11 @@ def read_lines(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, s
                 if wrong or not line["seed"].isdigit():
                     name = wrong[0] if wrong else "seed"
                     raise UserError(f"Line {number} of {path} is damaged (its {name} is {line[name]!r}); mend or delete it.")
+            seen: dict[tuple[str, ...], int] = {}
+            for number, line in enumerate(lines if once else (), 2):
+                first = seen.setdefault(tuple(line[name] for name in ("row", "seed", "run", "epoch") if name in columns), number)
+                if first != number:  # as merging two files may leave it; it would count twice
+                    raise UserError(f"Line {number} of {path} is of the same run as line {first} ({line['row']}, seed {line['seed']}); delete one of them.")
             return lines
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -208,8 +214,9 @@ def collect(table: Table, recipe: Recipe, home: Path) -> tuple[Results, list[str
     """Everything known of table at a scale, and what could not be read; writes the CSVs when something changed.
 
     Lines come from the records below home; a line already in the CSV whose run has no record here is kept (results that
-    came with the repository, or were brought home from a cluster) as long as the run still belongs to the table. One that does
-    not, since a row or the recipe was changed, is moved to a file beside it. The line and curve of a run that another table's CSV has are taken over.
+    came with the repository, or were brought home from a cluster) as long as the run still belongs to the table, by whatever label. One that
+    does not, since a row or the recipe was changed, is moved to a file beside it. The line and curve of a run that another table's CSV has are
+    taken over.
     A run that ended well once keeps its line where it was stopped or killed the next time.
     """
     target = csv_path(table, recipe, home), curves_path(table, recipe, home)
@@ -231,11 +238,11 @@ def collect(table: Table, recipe: Recipe, home: Path) -> tuple[Results, list[str
             if record is not None:
                 lines.append(line_of(table, row, run, record))
                 curves += curve_of(table, row, run, record)
-            elif run.name in known and kept.get(run.name, {"row": row.label})["row"] == row.label:
+            elif run.name in known:
                 lines.append({**known[run.name], "table": table.name, "row": row.label})
                 curves += [{**line, "table": table.name, "row": row.label} for line in curved.get(run.name, ())]
     here = {line["run"] for line in lines}
-    gone = [line for name, line in kept.items() if name not in here]
+    gone = [line for line in old if line["run"] not in here]
     if gone:
         rest = {(line["row"], line["seed"]) for line in gone}
         set_aside(target[0], gone, COLUMNS)
@@ -261,7 +268,7 @@ def set_aside(path: Path, gone: Sequence[Line], columns: Sequence[str]) -> None:
     """Add lines to the file of superseded ones beside path."""
     if gone:
         aside = superseded(path)
-        write_lines(aside, [*(line for line in read_lines(aside, columns) if line not in gone), *gone], columns)
+        write_lines(aside, [*(line for line in read_lines(aside, columns, once=False) if line not in gone), *gone], columns)
 
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, str]], columns: Sequence[str] = COLUMNS) -> None:

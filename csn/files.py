@@ -93,11 +93,10 @@ def held(folder: Path, wait: bool = False, option: str = "--home") -> Iterator[N
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(locked(lock, wait))
+            file.truncate(0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())  # nothing is left to be written when it is closed
         except Held:
             raise Held(worked_on(folder)) from None
         except OSError as error:
             raise UserError(f"Cannot write the folder {folder} ({error.strerror}); give another with {option}.") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -33,6 +34,19 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert path.read_text() == "new"
     with pytest.raises(UserError, match="Cannot write"):
         write_atomic(path / "below" / "a file", b"")
+
+
+def test_a_folder_that_no_file_fits_into_is_one_sentence(tmp_path: Path) -> None:
+    """As on a full disk, which has room for the name of the lock and not for who has it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(UserError, match=r"Cannot write the folder .*run \(File too large\); give another with --home\."), held(tmp_path / "run"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with held(tmp_path / "run"):
+        assert str(os.getpid()) in (tmp_path / "run" / "lock").read_text()
 
 
 def test_writers_at_the_same_time_leave_one_whole_file(tmp_path: Path) -> None:

@@ -105,6 +105,48 @@ def test_learning_curves_are_collected_and_kept_with_their_line(tmp_path: Path) 
     assert read_lines(superseded(curves_path(table, SMOKE, tmp_path)), CURVES) == results.curves
 
 
+def test_rows_that_share_a_run_keep_their_lines_each(tmp_path: Path) -> None:
+    """In a fresh clone, too, where records are none."""
+    table = replace(TABLE, curves=True, rows=(ROWS[0], ROWS[1], replace(ROWS[0], label="a again")))
+    for row in ROWS[:2]:
+        put(tmp_path, row, 0, video_top1=12.5, history=HISTORY)
+    results, _ = collect(table, SMOKE, tmp_path)
+    assert [entry["row"] for entry in results.lines] == ["a", "b", "a again"] and len(results.curves) == 6
+    for row in ROWS[:2]:
+        forget(tmp_path, row, 0)
+    assert collect(table, SMOKE, tmp_path) == (results, []) and read(table, SMOKE, tmp_path) == results
+    fewer = replace(table, rows=ROWS[1:], claims=())
+    assert collect(fewer, SMOKE, tmp_path)[0].superseded == 2
+    assert [entry["row"] for entry in read_lines(superseded(csv_path(table, SMOKE, tmp_path)))] == ["a", "a again"]
+
+
+def test_a_row_of_another_name_keeps_its_lines(tmp_path: Path) -> None:
+    table = replace(TABLE, curves=True)
+    put(tmp_path, ROWS[0], 0, video_top1=12.5, history=HISTORY)
+    before, _ = collect(table, SMOKE, tmp_path)
+    forget(tmp_path, ROWS[0], 0)
+    renamed = replace(table, rows=(replace(ROWS[0], label="plain"), *ROWS[1:]), claims=())
+    for _ in range(2):
+        results, _ = collect(renamed, SMOKE, tmp_path)
+        assert results.lines == [{**before.lines[0], "row": "plain"}] and not results.superseded
+        assert results.curves == [{**one, "row": "plain"} for one in before.curves]
+    assert not superseded(csv_path(table, SMOKE, tmp_path)).exists()
+
+
+def test_a_line_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    """As merging two files may leave it: it would count twice in a mean."""
+    put(tmp_path, ROWS[0], 0, video_top1=12.5, history=HISTORY)
+    table = replace(TABLE, curves=True)
+    collect(table, SMOKE, tmp_path)
+    for path in (csv_path(table, SMOKE, tmp_path), curves_path(table, SMOKE, tmp_path)):
+        whole = path.read_text()
+        path.write_text(whole + whole.splitlines()[-1] + "\n")
+        for way in (collect, read):
+            with pytest.raises(UserError, match=rf"Line {len(whole.splitlines()) + 1} of {path} is of the same run as line \d \(a, seed 0\); delete one"):
+                way(table, SMOKE, tmp_path)
+        path.write_text(whole)
+
+
 def test_what_did_not_change_is_not_written_again(tmp_path: Path) -> None:
     table = replace(TABLE, curves=True)
     put(tmp_path, ROWS[0], 0, video_top1=12.5, history=HISTORY)
