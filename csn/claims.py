@@ -88,7 +88,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Shrinks:
-    """The lead of the first row over the second is larger in the pair `wide` than in the pair `narrow`."""
+    """The lead of the first row over the second, a negative one included, is larger in the pair `wide` than in the pair `narrow`."""
 
     wide: tuple[str, str]
     narrow: tuple[str, str]
@@ -213,7 +213,8 @@ def weighed(part: Part, lines: Iterable[Line], planned: Mapping[str, Sequence[in
     if len(there) < len(every):
         return Weighed(part, interval([]), len(there), len(every))
     paired = [{row: rows[row][seed] for row in part.rows} for seed in every if all(seed in planned[row] for row in part.rows)]
-    numbers = [number for line in paired if isfinite(number := part.number(line))]
+    # rounded, for what is equal but for the last bit of a float is no difference: [-1e-14, -1e-14] would decide
+    numbers = [number for line in paired if isfinite(number := round(part.number(line), 9))]
     if len(numbers) < len(paired):
         return Weighed(part, interval([]), len(paired), len(paired))
     ceiling = bool(part.metric and paired) and not any(numbers) and all(value(line[row], part.metric) == 100 for line in paired for row in part.rows)

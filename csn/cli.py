@@ -50,9 +50,16 @@ def parser_of(table: Table) -> Parser:
     return parser
 
 
+class Piped(Console):
+    """A Console that tells when whoever reads what is printed has left, as head does. (rich would exit with 1, a failed run's code.)"""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def main(table: Table, arguments: Sequence[str] | None = None) -> int:
     """Do what the flags say; returns the exit code: 0, 1 when a run failed, 2 for what a person can mend."""
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    console, errors = Piped(highlight=False), Console(stderr=True, highlight=False)
     try:
         # whoever ends the command, or closes its terminal, means what Ctrl-C means
         with handled(signal.default_int_handler, signal.SIGTERM, *hangup()):
@@ -63,7 +70,7 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("Interrupted; the same command goes on from there.")
         return 2
-    except BrokenPipeError:  # who read what is printed has left, as head does
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
 

@@ -57,11 +57,11 @@ def ledger(home: Path, scales: Sequence[str], seeds: tuple[int, ...] | None = No
 def ledger_sheet(found: Ledger) -> Sheet:
     """The ledger to read: a line a claim, a column a scale, "" where it cannot hold the claim."""
     scales = tuple(dict.fromkeys(results.recipe.scale for results, _ in found.judged))
-    lines: dict[tuple[str, str], dict[str, str]] = {}
+    lines: dict[tuple[str, str, str], dict[str, str]] = {}
     for results, one in found.judged:
         told = f"{one.verdict}: {', '.join(filter(None, (difference(one.decides), seeds_told(one.decides))))}"
-        lines.setdefault((str(results.table.number), one.claim.text), {})[results.recipe.scale] = told
-    rows = [(*claim, *(cells.get(scale, "") for scale in scales)) for claim, cells in lines.items()]
+        lines.setdefault((results.table.name, str(results.table.number), one.claim.text), {})[results.recipe.scale] = told
+    rows = [(number, text, *(cells.get(scale, "") for scale in scales)) for (_, number, text), cells in lines.items()]
     return Sheet("Every claim", ("table", "claim", *scales), rows, " ".join([RULE, *found.left_out]), text=("claim", *scales))
 
 

@@ -23,3 +23,11 @@ def whole(spec: object, *names: str) -> None:
             object.__setattr__(spec, name, int(index(value)))
         except TypeError:
             raise UserError(f"`{name}` (={value!r}) must be a whole number.") from None
+
+
+def yes_or_no(spec: object, *names: str) -> None:
+    """Make these fields bool, as `whole` does. Raises UserError."""
+    for name in names:
+        value = getattr(spec, name)
+        require(value in (False, True), name, repr(value), "must be True or False")
+        object.__setattr__(spec, name, bool(value))

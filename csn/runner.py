@@ -48,6 +48,24 @@ def command(run: Run, home: Path, data: Path, device: str, jobs: int, checkpoint
     return [*here, "--home", str(home), "--data", str(data), "--device", device, "--checkpoint-every", str(checkpoint_every), "--parent", str(os.getpid())]
 
 
+def started(run: Run, home: Path, command: list[str]) -> subprocess.Popen[bytes]:
+    """The process of a run, which writes into the run's log. Raises UserError where the home cannot be written or no process be made."""
+    folder = folder_of(run, home)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "run.json", run.to_dict())
+        log = (folder / "log.txt").open("ab")
+    except OSError as error:
+        raise UserError(f"Cannot write {home} ({error.strerror or error}); free space there and run the same command again to go on.") from None
+    with log:
+        try:
+            return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=REPOSITORY)
+        except OSError as error:
+            remedy = "end other programs or give fewer --jobs, and run the same command again to go on"
+            raise UserError(f"Cannot start a process for a run ({error.strerror or error}); {remedy}.") from None
+
+
 def run_all(
     work: list[tuple[str, Run, float]], home: Path, data: Path, device: str, jobs: int, console: Console, checkpoint_every: float = 30.0
 ) -> tuple[list[str], bool]:
@@ -62,33 +80,23 @@ def run_all(
     waiting, running = list(work), list[Running]()
     total = sum(weight for *_, weight in work) or 1.0
     done, finished, carried = 0.0, 0, 0.0
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
     # a terminated launcher, or one whose terminal is closed, takes its runs along, saved, as Ctrl-C does
     # (a shell starts what it puts in the background with Ctrl-C ignored; whoever sends it means it all the same)
-    heard = handled(signal.default_int_handler, signal.SIGTERM, signal.SIGINT, *hangup())
+    asked: list[int] = []  # looked at where no run is about to be started: an exception might come between its start and the note of it
+    heard = handled(lambda number, _: asked.append(number), signal.SIGTERM, signal.SIGINT, *hangup())
     with heard, Progress(*columns, console=console, transient=True, refresh_per_second=4) as display:
         whole = display.add_task(f"{len(work)} run{'s' if len(work) > 1 else ''}", total=total, facts=f"0/{len(work)}", left="")
         began = time.monotonic()
         try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
+            while (waiting or running) and not asked:
+                while waiting and len(running) < jobs and not asked:
                     label, run, weight = waiting.pop(0)
-                    folder = folder_of(run, home)
-                    folder.mkdir(parents=True, exist_ok=True)
-                    write_json(folder / "run.json", run.to_dict())
-                    log = (folder / "log.txt").open("ab")
+                    process = started(run, home, command(run, home, data, device, jobs, checkpoint_every))
                     task = display.add_task(escape(label), total=1.0, facts="starting", left="")
-                    process = subprocess.Popen(
-                        command(run, home, data, device, jobs, checkpoint_every),
-                        stdout=log,
-                        stderr=log,
-                        stdin=subprocess.DEVNULL,
-                        env=environment,
-                        cwd=REPOSITORY,
-                    )
-                    log.close()
                     running.append(Running(run, label, weight, process, task, time.monotonic()))
                 time.sleep(0.2)
+                if asked:
+                    break
                 partial = 0.0
                 for one in list(running):
                     code = one.process.poll()
@@ -114,16 +122,9 @@ def run_all(
                 left = seconds_left(time.monotonic() - began, done + partial - carried, total - done - partial)
                 words = "" if left is None else f"about {clock(left)} left"
                 display.update(whole, completed=done + partial, facts=f"{finished}/{len(work)}", left=words)
-        except KeyboardInterrupt:
-            stop(running)
-            return troubles, True
-        except OSError as error:
-            stop(running)
-            raise UserError(f"Cannot write {home} ({error.strerror or error}); free space there and run the same command again to go on.") from None
-        except BaseException:
+        finally:
             stop(running)  # none is left behind, whatever went wrong here
-            raise
-    return troubles, False
+    return troubles, bool(asked)
 
 
 def seconds_left(elapsed: float, done: float, rest: float) -> float | None:
@@ -195,3 +196,4 @@ def stop(running: list[Running]) -> None:
             one.process.wait(300)  # a large network takes a while to save
         except subprocess.TimeoutExpired:
             one.process.kill()
+            one.process.wait()

@@ -18,13 +18,15 @@ def hangup() -> tuple[signal.Signals, ...]:
 def handled(handler: Callable[[int, FrameType | None], object], *signals: signal.Signals) -> Iterator[None]:
     """Have handler(number, frame) called for these signals within the block, whatever was done with them before.
 
-    In a thread other than the main one, to which Python brings no signal, they stay as they are.
+    In a thread other than the main one, to which Python brings no signal, they stay as they are; so does one that a library handles.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in signals}
+    before = {number: was for number in signals if (was := signal.getsignal(number)) is not None}
     try:
+        for number in before:
+            signal.signal(number, handler)
         yield
     finally:
         for number, was in before.items():

@@ -11,11 +11,12 @@ import json
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import cache, cached_property
 from math import inf, isfinite
+from operator import index
 from typing import Any, Literal, get_args
 
 from csn.rules import UserError as UserError
 from csn.rules import require as require
-from csn.rules import whole
+from csn.rules import whole, yes_or_no
 from csn.sources import CLASSES as CLASSES
 from csn.sources import Embedded as Embedded
 from csn.sources import MovingDigits as MovingDigits
@@ -61,6 +62,7 @@ class Variant:
     def __post_init__(self) -> None:
         require(self.block in BLOCKS, "block", self.block, f"must be one of {', '.join(BLOCKS)}")
         whole(self, "depth", "groups", "width")
+        yes_or_no(self, "interior_relu", "pool1")
         require(self.depth in STAGES, "depth", self.depth, f"must be one of {', '.join(map(str, STAGES))}")
         depths = SIMPLE_DEPTHS if self.block.startswith("simple") else tuple(d for d in STAGES if d not in SIMPLE_DEPTHS)
         require(self.depth in depths, "depth", self.depth, f"must be one of {', '.join(map(str, depths))} for block {self.block!r}")
@@ -143,11 +145,16 @@ class Recipe:
         require(plain, "scale", self.scale, "must be a name for files: without /, not beginning with a dot")
         whole(self, "width", "frames", "stride", "crop", "epochs", "warmup", "clips_per_epoch", "batch", "micro_batch")
         whole(self, "test_clips", "test_crops", "test_crop", "views_per_batch")
+        yes_or_no(self, "pool1", "mirror", "test_dense", "freeze_bn", "zero_gamma", "compile")
         require(self.frames >= 2, "frames", self.frames, "must be at least 2")
         require(self.stride >= 1, "stride", self.stride, "must be at least 1")
         require(self.crop >= 32, "crop", self.crop, "must be at least 32")
         if self.resize is not None:
-            low, high = self.resize
+            try:
+                low, high = (index(side) for side in self.resize)
+            except (TypeError, ValueError):
+                raise UserError(f"`resize` (={self.resize!r}) must be two whole numbers, or None.") from None
+            object.__setattr__(self, "resize", (low, high))
             require(low <= high, "resize", self.resize, "must be (low, high) with low <= high")
             for name in ("crop", "test_crop"):
                 require(getattr(self, name) <= low, name, getattr(self, name), f"must not exceed the low end of `resize` (={low})")

@@ -67,12 +67,20 @@ def _row(run: Run, home: Path, job: Queued | None) -> Row:
         here |= {"node": job.node or None, "reason": job.reason if job.reason != "None" else None}
         return Row(run.name, "running" if job.running else "queued", **here)
     fresh = "time" in progress and not progress.get("ended") and time.time() - progress["time"] < STALE
-    if record is not None and not (fresh and progress["time"] > (folder / "record.json").stat().st_mtime):  # else it is being tried again
+    if record is not None and not (fresh and progress["time"] > written(folder / "record.json")):  # else it is being tried again
         reason = " | ".join([record["error"], *telling(record.get("log") or [])])
         return Row(run.name, "failed", node=record.get("host"), reason=reason, **facts)
     if fresh:
         return Row(run.name, "running", **here)
     return Row(run.name, "stopped" if resumable(folder) else "missing", **facts)
+
+
+def written(path: Path) -> float:
+    """When a file was, in seconds since 1970; 0 where it was removed meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def telling(log: Sequence[str]) -> list[str]:

@@ -132,6 +132,13 @@ def test_what_stays_at_the_ceiling_within_a_margin_is_decided() -> None:
     assert found.verdict == "supported" and CEILING not in found.decides.name
 
 
+def test_what_is_equal_but_for_the_last_bit_of_a_float_decides_nothing() -> None:
+    """100 - 66.7 and 99.9 - 66.6 are 1.4e-14 apart."""
+    found = [line(row, seed, test, train_top1=str(train)) for row, train, test in (("a", 99.9, 66.6), ("b", 100, 66.7)) for seed in range(3)]
+    judged = verdict_on(of(Order(("a", "b"), metric="gap")), found)
+    assert (judged.verdict, judged.decides.told()) == ("undecided", ("+0.0", "[+0.0, +0.0]"))
+
+
 def test_a_bound_beside_0_is_not_told_as_0() -> None:
     assert [signed(x, 1) for x in (2.04, -0.04, 0.0145, 0.0, 0.0501, -1e-9)] == ["+2.0", "-0.04", "+0.01", "+0.0", "+0.1", "-0.000000"]
 

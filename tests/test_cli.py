@@ -209,8 +209,9 @@ def test_who_ends_the_command_while_data_is_written_leaves_no_process(tmp_path: 
     assert not list(tmp_path.glob("data/*/manifest.json"))
 
 
-def test_who_stops_reading_gets_no_traceback(tmp_path: Path) -> None:
-    script = f"{sys.executable} {SCRIPT} --status --json --scale smoke --home {tmp_path} | true; exit ${{PIPESTATUS[0]}}"
+@pytest.mark.parametrize("flags", ["--status --json", "--show", "--plan"])
+def test_who_stops_reading_gets_no_traceback(flags: str, tmp_path: Path) -> None:
+    script = f"{sys.executable} {SCRIPT} {flags} --scale smoke --home {tmp_path} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
 

@@ -276,6 +276,9 @@ def test_an_axis_of_accuracies_is_no_cliff_for_one_video() -> None:
     train, test, *_ = plots.data_sizes(Results(table, SMALL, found, seeds=(0, 1))).axes
     assert train.get_ylim()[0] <= 90.3 and 100.1 <= train.get_ylim()[1] <= 100.3  # and no marker at 100 is cut in half
     assert test.get_ylim()[1] - test.get_ylim()[0] < 10  # the others may be as fine as their points
+    all_fit = [{**one, "train_top1": "100"} for one in found]
+    train, *_ = plots.data_sizes(Results(table, SMALL, all_fit, seeds=(0, 1))).axes
+    assert train.get_ylim()[0] <= 90.3 and 100.1 <= train.get_ylim()[1] <= 100.3
 
 
 def test_recalled_numbers_are_hollow() -> None:

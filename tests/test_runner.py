@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -20,8 +23,8 @@ from csn.execute import HELD
 from csn.files import held
 from csn.recipes import SMOKE
 from csn.records import folder_of, read_record, record_loss
-from csn.runner import Running, command, outcome, result, seconds_left, share_of
-from csn.spec import Run, Variant, VideoSet
+from csn.runner import Running, command, outcome, result, seconds_left, share_of, started
+from csn.spec import Run, UserError, Variant, VideoSet
 
 
 def test_a_gpu_that_trains_on_films_gets_processes_to_read_them() -> None:
@@ -115,3 +118,33 @@ def test_the_display_tells_this_sitting_alone(what: str, tmp_path: Path, monkeyp
     assert "starting" in shown and "loss 2.25" not in shown and ("epoch 3/4 loss 1.50" in shown) == (what == "go on")
     assert ((0.225, 0.325) in paces) == (what == "go on")  # 25 of the 50 steps that were left, of 90 %
     assert (folder / "log.txt").read_text() == "1\n"
+
+
+def test_an_interrupt_as_a_run_starts_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, processes = Run(variant=Variant(width=8, depth=26), recipe=SMOKE, seed=0), list[subprocess.Popen[bytes]]()
+
+    def interrupted(*args: Any) -> subprocess.Popen[bytes]:
+        processes.append(started(*args))
+        signal.raise_signal(signal.SIGINT)
+        return processes[-1]
+
+    monkeypatch.setattr(runner, "started", interrupted)
+    monkeypatch.setattr(runner, "command", lambda *_: ["sleep", "100"])
+    work = [("ip", run, 1.0), ("ip", replace(run, seed=1), 1.0)]
+    assert runner.run_all(work, tmp_path, tmp_path, "cpu", 2, Console(file=io.StringIO())) == ([], True)
+    assert [process.poll() for process in processes] == [-signal.SIGTERM]  # and the second was not begun
+
+
+def test_a_process_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(variant=Variant(width=8, depth=26), recipe=SMOKE, seed=0)
+
+    def none(*_: Any, **__: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"Cannot start a process for a run \(Resource temporarily unavailable\); end other"):
+        patch.setattr(subprocess, "Popen", none)
+        runner.run_all([("ip", run, 1.0)], tmp_path, tmp_path, "cpu", 1, Console(file=io.StringIO()))
+    (tmp_path / "runs").rename(tmp_path / "other")
+    (tmp_path / "runs").touch()
+    with pytest.raises(UserError, match=rf"Cannot write {tmp_path} \(Not a directory\); free space there"):
+        runner.run_all([("ip", run, 1.0)], tmp_path, tmp_path, "cpu", 1, Console(file=io.StringIO()))

@@ -22,6 +22,7 @@ from csn.spec import MovingDigits, Photos, Recipe, Run, UserError, Variant, Vide
         ({"block": "ip", "groups": 2}, r"`groups` \(=2\) must be 1 for block 'ip'"),
         ({"block": "bottleneck", "interior_relu": True}, "`interior_relu`"),
         ({"width": 0}, "`width`"),
+        ({"pool1": "no"}, r"`pool1` \(='no'\) must be True or False"),
         ({"width": 8.5}, r"`width` \(=8.5\) must be a whole number\."),
         ({"depth": "50"}, r"`depth` \(='50'\) must be a whole number\."),
     ],
@@ -74,6 +75,9 @@ def test_a_wrong_variant_is_refused_with_name_value_and_rule(fields: dict, sente
         ({"scale": "my/own"}, r"`scale` \(=my/own\) must be a name for files: without /, not beginning with a dot"),
         ({"scale": ".."}, "`scale`"),
         ({"scale": ""}, "`scale`"),
+        ({"resize": (36.0, 44)}, r"`resize` \(=\(36.0, 44\)\) must be two whole numbers, or None"),
+        ({"resize": 40}, r"`resize` \(=40\) must be two"),
+        ({"compile": None}, r"`compile` \(=None\) must be True or False"),
         ({"mirror": True}, r"`mirror` \(=True\) must be False for moving-digits, whose classes tell left from right"),
         ({"mirror": True, "data": VideoSet(kind="something-v2")}, "must be False for something-v2"),
     ],
@@ -136,7 +140,11 @@ def test_a_run_survives_json_and_equal_content_has_an_equal_name(recipe: Recipe)
 def test_equal_numbers_give_equal_names() -> None:
     films = replace(SCALES["medium"], lr=1, fps=30, momentum=0)
     floats = replace(films, lr=1.0, fps=30.0, momentum=0.0)
-    assert films == floats and Run(variant=Variant(), recipe=films, seed=0).name == Run(variant=Variant(), recipe=floats, seed=0).name
+    names = {Run(variant=Variant(), recipe=films, seed=0).name, Run(variant=Variant(pool1=np.True_), recipe=floats, seed=0).name}  # type: ignore[arg-type]
+    mirrored = replace(films, mirror=True, compile=True, resize=(128, 160))
+    for other in (replace(mirrored, mirror=1), replace(mirrored, compile=np.True_), replace(mirrored, resize=[np.int64(128), 160])):  # type: ignore[arg-type]
+        assert other == mirrored and Run(variant=Variant(), recipe=other, seed=0).name == Run(variant=Variant(), recipe=mirrored, seed=0).name
+    assert films == floats and len(names) == 1
 
 
 def test_any_change_of_content_changes_the_name() -> None:

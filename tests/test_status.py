@@ -7,6 +7,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -55,6 +56,20 @@ def test_a_run_that_is_tried_again_is_running(tmp_path: Path) -> None:
     record(run, tmp_path, error="killed by signal 9", log=[], retry=True)
     assert [row.state for row in status.rows([run], tmp_path, {})] == ["failed"]
     write(folder_of(run, tmp_path) / "progress.json", {**progress, "time": time.time() + 1})
+    assert [row.state for row in status.rows([run], tmp_path, {})] == ["running"]
+
+
+def test_a_record_that_is_deleted_meanwhile_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RUNS[0]
+    record(run, tmp_path, error="killed by signal 9", log=[], retry=True)
+    write(folder_of(run, tmp_path) / "progress.json", {"phase": "train", "epoch": 1, "epochs": 2, "host": "n2", "time": time.time()})
+
+    def deleted(run: Run, home: Path) -> dict[str, Any] | None:
+        found = read_record(run, home)
+        (folder_of(run, home) / "record.json").unlink()
+        return found
+
+    monkeypatch.setattr(status, "read_record", deleted)
     assert [row.state for row in status.rows([run], tmp_path, {})] == ["running"]
 
 

@@ -56,7 +56,7 @@ def titled(figure: Figure, results: Results, what: str) -> Figure:
         if ax.get_ylabel().endswith("%"):
             low, high = ax.get_ylim()
             if ax.get_ylabel().startswith("training"):
-                low = min(low, high - LEAST)
+                low = min(low, min(high, 100) - LEAST)
             pad = 0.02 * (100 - low)  # half a marker
             top = min(max(high, ax.dataLim.y1 + pad), 100 + pad)
             if ax.dataLim.y1 > top and "cut" not in what:
