@@ -21,7 +21,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
-from torch.autograd.function import once_differentiable
 
 from csn import depthwise_tune
 from csn.spec import require
@@ -36,8 +35,8 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Triple = (1, 1, 1)) -> T
 
     x: any memory layout; B may be 0. weight: (C, 1, kT, kH, kW), odd sizes. stride: 1 or 2 per axis; a size that it does not
     divide is rounded up. The result has the type of x (of autocast, inside an autocast region) and the layout
-    channels_last_3d. Differentiable in x and weight, once backwards, and forwards, by torch's own convolution. Raises UserError where a size
-    breaks its rule.
+    channels_last_3d. Differentiable in x and weight backwards and, by torch's own convolutions, twice and forwards. Raises UserError where a
+    size breaks its rule.
     """
     require(x.ndim == 5, "x.ndim", x.ndim, "must be 5: (B, C, T, H, W)")
     require(all(n > 0 for n in x.shape[1:]), "x.shape", tuple(x.shape), "must have a channel, a frame, a row and a column at least")
@@ -49,7 +48,7 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Triple = (1, 1, 1)) -> T
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device))  # the weight stays as it is: it costs no bandwidth
-    if unpack_dual(x).tangent is not None or unpack_dual(weight).tangent is not None:  # an operator of one's own would drop it without a word
+    if _dual(x) or _dual(weight):
         return _plain(x, weight, stride)
     return FORWARD(x, weight, stride)
 
@@ -136,12 +135,21 @@ def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     ctx.save_for_backward(x if weight.requires_grad else None, weight)
 
 
-@once_differentiable
 def _backward(ctx, g: Tensor):  # type: ignore[no-untyped-def]
     x, weight = ctx.saved_tensors
+    if torch.is_grad_enabled() or _dual(g):  # gradients are asked for that can be differentiated again
+        again, (for_x, for_weight) = _wide(g), ctx.needs_input_grad[:2]
+        gx = grad_input(again, weight.to(again.dtype), ctx.sizes, ctx.stride).to(g.dtype, memory_format=NDHWC) if for_x else None
+        gw = grad_weight(again, _wide(x), weight.shape[2:], ctx.stride).to(weight.dtype) if for_weight else None
+        return gx, gw, None
     gx = GRAD_INPUT(g, weight, ctx.sizes, ctx.stride) if ctx.needs_input_grad[0] else None
     gw = GRAD_WEIGHT(g, x, weight, ctx.stride) if ctx.needs_input_grad[1] else None
     return gx, gw, None
+
+
+def _dual(t: Tensor) -> bool:
+    """Whether t carries a derivative forwards, which an operator of one's own would drop without a word."""
+    return unpack_dual(t).tangent is not None
 
 
 torch.library.register_autograd("csn::depthwise_conv3d", _backward, setup_context=_save)

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd.functional import hessian
 from torch.func import grad, jvp
 
 from csn import depthwise, depthwise_tune
@@ -161,12 +162,21 @@ def test_derivatives_forwards_are_those_of_torch(dtype, device, monkeypatch):
         assert (found - want).abs().max() <= (1e-5 if dtype == torch.float32 else 2**-6) * want.abs().max()
 
 
-def test_a_second_derivative_is_refused():
-    """On CUDA it would be 0."""
-    x, weight = torch.randn(1, 2, 3, 4, 5, requires_grad=True), torch.randn(2, 1, 3, 3, 3, requires_grad=True)
-    (g,) = torch.autograd.grad(depthwise_conv3d(x, weight).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="twice"):
-        g.sum().backward()
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2)], ids=str)
+def test_second_derivatives(stride, device):
+    """Of those that ask for the gradient of a gradient that no other operation needs, too: a Hessian."""
+    x = torch.randn(2, 2, 3, 4, 3, dtype=torch.float64, device=device, requires_grad=True)
+    weight = torch.randn(2, 1, 3, 3, 3, dtype=torch.float64, device=device, requires_grad=True)
+    assert gradgradcheck(lambda *a: depthwise_conv3d(*a, stride), (x, weight), fast_mode=True)
+    ours, theirs = (
+        hessian(lambda w, way=way: way(x.detach(), w).square().sum(), weight.detach())
+        for way in (lambda x, w: depthwise_conv3d(x, w, stride), lambda x, w: F.conv3d(x, w, None, stride, 1, 1, 2))
+    )
+    assert theirs.abs().max() > 1 and torch.allclose(ours, theirs)
+    half, single = x.detach().bfloat16(), weight.detach().float().requires_grad_()
+    (g,) = torch.autograd.grad(depthwise_conv3d(half, single, stride).float().square().sum(), single, create_graph=True)
+    assert g.dtype == torch.float32 and torch.autograd.grad(g.sum(), single)[0].abs().max() > 0
 
 
 @pytest.mark.parametrize("size", [(3, 1, 2, 2, 2), (2, 1, 3, 5, 1), (4, 1, 1, 3, 2)], ids=str)
