@@ -30,6 +30,11 @@ Line = Mapping[str, str]  # one line of a CSV: a cell is "" where the value is m
 Verdict = Literal["supported", "refuted", "undecided"]
 UNITS = {"video_top1_per_gmac": "points a GMAC", "gmacs": "GMACs"}  # of what is no percentage
 DIGITS = {"Spearman": 2, "GMACs": 4}  # after the point, of a unit
+# What a claim can be about: the numbers of a line, and what `value` makes of them.
+METRICS = (
+    "train_top1", "clip_top1", "video_top1", "video_top5", "auc", "log_loss", "gap", "video_top1_per_gmac", "gmacs", "params_m", "interactions_m",
+    "depth", "groups", "width", "frames", "crop", "epochs", "n_videos", "seconds",
+)  # fmt: skip
 NAMES = {"train_top1": "training", "video_top1": "test", "gmacs": "FLOPs", "interactions_m": "interactions", "video_top1_per_gmac": "test per GMAC"}
 CEILING = "cannot be decided here: both at 100 in every seed"
 UNDEFINED = "not defined here: all networks equal, or a number missing"
@@ -38,13 +43,12 @@ UNDEFINED = "not defined here: all networks equal, or a number missing"
 def value(line: Line, metric: str) -> float:
     """A line's metric as a number; NaN where a cell it needs is empty.
 
-    metric: a column, or "gap" (training minus test video@1, points), or "video_top1_per_gmac" (points a GMAC of one clip). Raises UserError.
+    metric: of METRICS; "gap" is training minus test video@1, points, "video_top1_per_gmac" points a GMAC of one clip.
     """
     if metric == "gap":
         return value(line, "train_top1") - value(line, "video_top1")
     if metric == "video_top1_per_gmac":
         return value(line, "video_top1") / (value(line, "gmacs") or nan)
-    require(metric in line, "metric", metric, "of a claim must be a column of the results, gap or video_top1_per_gmac")
     return float(line[metric]) if line[metric] else nan
 
 
@@ -63,6 +67,12 @@ class Part:
     counted: bool = False
 
 
+def about(*metrics: str) -> None:
+    """Raise UserError where one is none of METRICS."""
+    for metric in metrics:
+        require(metric in METRICS, "metric", metric, f"of a claim must be one of {', '.join(METRICS)}")
+
+
 @dataclass(frozen=True)
 class Order:
     """rows, or groups of rows, from high metric to low: every neighbour is higher than the next, less margin (points allowed to be lost)."""
@@ -70,6 +80,9 @@ class Order:
     rows: tuple[str | tuple[str, ...], ...]
     metric: str = "video_top1"
     margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        about(self.metric)
 
     def parts(self) -> list[Part]:
         groups = [(row,) if isinstance(row, str) else row for row in self.rows]
@@ -94,6 +107,9 @@ class Shrinks:
     narrow: tuple[str, str]
     metric: str = "video_top1"
 
+    def __post_init__(self) -> None:
+        about(self.metric)
+
     def parts(self) -> list[Part]:
         def lead(line: Mapping[str, Line], pair: tuple[str, str]) -> float:
             return value(line[pair[0]], self.metric) - value(line[pair[1]], self.metric)
@@ -112,6 +128,9 @@ class Predicts:
     better: str
     worse: str
     metric: str = "video_top1"
+
+    def __post_init__(self) -> None:
+        about(self.better, self.worse, self.metric)
 
     def parts(self) -> list[Part]:
         better, worse = (NAMES.get(cost, cost) for cost in (self.better, self.worse))

@@ -87,6 +87,10 @@ def act(table: Table, arguments: Sequence[str] | None, console: Console, errors:
     try:
         if not table.trains:
             return show_costs(table, rows, recipe, home, args.plan, console)
+        if not (args.plan or args.show or args.status or args.cancel):
+            from csn.show import drawers
+
+            drawers(table)  # what is wrong with the figures is told before days of training
         if args.submit or args.status or args.cancel:
             work = runs_of(rows, recipe, seeds)
             count_costs(run for _, run in work if args.submit)
@@ -98,7 +102,7 @@ def act(table: Table, arguments: Sequence[str] | None, console: Console, errors:
                 console.print(f"{len(work) - len(runs)} {told} left out{again}.", soft_wrap=True)
                 if not runs:
                     return 0
-            return cluster.act(args, runs, home, data, seconds_of(work, table, timed_lines(table, recipe, home)))
+            return cluster.act(args, runs, home, data, seconds_of(work, table, timed_lines(table, recipe, home, work)))
         if args.plan:
             plan(table, rows, seeds, recipe, home, data, jobs_of(args), console)
             return 0
@@ -177,7 +181,7 @@ def run_missing(
         make_data(own, data, console)
     from csn.runner import run_all
 
-    costs, expected = planned_costs(), seconds_of(work, table, timed_lines(table, recipe, home))
+    costs, expected = planned_costs(), seconds_of(work, table, timed_lines(table, recipe, home, list(runs.values())))
     weights = [expected.get(run.name) or costs.get(cost_key(run.variant, run.recipe), {}).get("flops", 1) / 1e9 for _, run in work]
     jobs_list = [(row.label, run, weight) for (row, run), weight in zip(work, weights, strict=True)]
     how = f", {jobs} at a time, one thread each" if where(args) == "cpu" else ""

@@ -88,11 +88,14 @@ def execute(run: Run, home: Path, data: Path, device_name: str = "cpu", threads:
                 write_json(folder / "run.json", run.to_dict())
             record = {**base, **work(run, folder, data, place)}
         except (Stopped, UserError) as error:
-            if size > 1 and not isinstance(error, Stopped):
+            stopped = isinstance(error, Stopped) or bool(asked)  # the second: by the same signal, as a process that makes data may be
+            if size > 1 and not stopped:
                 first_fault(folder, str(error))
             if rank == 0:
                 with suppress(UserError):  # the disk may be what ended it
                     write_json(folder / "progress.json", {**read_progress(folder), "ended": True}, durable=False)
+            if stopped and not isinstance(error, Stopped):
+                raise Stopped(f"stopped ({str(error).rstrip('.')})") from None
             raise
         except Diverged as error:
             record = {**base, "error": f"{error}; it would come again (to try all the same, delete the run's record.json)"}

@@ -38,7 +38,7 @@ TOLERANCE = 1e-3  # of the largest logit; more is no rounding, and nothing is wr
 @dataclass(frozen=True)
 class Exported:
     """A file written. error: largest difference of its logits from the network's, over the largest logit, on random clips.
-    folding: the part of it that folding batch norm causes, 0 where it was not folded."""
+    folding: the same of folding batch norm by itself, 0 where it was not folded."""
 
     path: Path
     error: float
@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    folding = f", of which folding {done.folding:.1e}" if args.fold else ""
+    folding = f" (folding by itself: {done.folding:.1e})" if args.fold else ""
     print(f"Written: {done.path}; logits differ from the network's by at most {done.error:.1e} of the largest{folding}.")
     return 0
 

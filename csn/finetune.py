@@ -7,7 +7,8 @@
     python -m csn.finetune irCSN_152_ig65m.pth --kind ucf101 --data DATA --home HOME --submit --profile mine
 
 Network, clip (of its test) and input statistics are the file's; the classifier is fresh unless the classes are the same. Every flag of the table
-scripts works (--plan, --show, --submit, --status, --seeds, ...). The weights appear as HOME/runs/<run>/weights.safetensors.
+scripts works (--plan, --show, --submit, --status, --seeds, ...) but --scale. The weights appear as HOME/runs/<run>/weights.safetensors, the results
+in HOME/results/paper/, as those of all rows with a recipe of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import get_args
 from csn.cli import main
 from csn.data.folder import read_classes
 from csn.flags import Parser, folder
-from csn.spec import CLASSES, Recipe, UserError, VideoKind, VideoSet
+from csn.spec import CLASSES, Recipe, UserError, VideoKind, VideoSet, require
 from csn.table import Row, Table
 
 RATE = 0.0001 / 4  # learning rate for every clip of a batch: VMZ scripts/finetune_ucf101.sh, 0.0001 a GPU of 4 clips
@@ -54,6 +55,9 @@ def table_of(args: list[str]) -> tuple[Table, list[str]]:
     for note in facts.notes:
         print(f"note: {note}", file=sys.stderr)
     given = facts.input
+    if any(flag == "--scale" or flag.startswith("--scale=") for flag in rest):
+        raise UserError("Argument --scale: fine-tuning has a recipe of its own, by these flags and the file; leave it out.")
+    require(own.epochs >= 1, "--epochs", own.epochs, "must be at least 1")
     if own.batch < 1 or own.micro_batch < 1:
         raise UserError(f"`--batch` (={own.batch}) and `--micro-batch` (={own.micro_batch}) must be at least 1.")
     classes = 0

@@ -130,7 +130,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m csn.claims", description="Every claim, the paper's and ours, with its verdicts.")
     parser.add_argument("--home", type=folder, default=REPOSITORY, help="folder of results/ (default: the repository)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="judge on these seeds alone: print every part, write nothing")
-    parser.add_argument("--scale", nargs="+", choices=list(SCALES), metavar="SCALE", help=f"of {', '.join(SCALES)} (default: those with results)")
+    parser.add_argument(
+        "--scale",
+        nargs="+",
+        choices=list(SCALES),
+        metavar="SCALE",
+        help=f"of {', '.join(SCALES)} (default: those with results but smoke)",
+    )
     try:
         args = parser.parse_args(arguments)
         scales = args.scale or scales_with_results(results_home(args.home))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
 from csn import cluster
 from csn.claims import Line
-from csn.collect import known_lines
+from csn.collect import known_lines, line_of
 from csn.provenance import REPOSITORY
 from csn.records import folder_of, read_record, resumable, stands
 from csn.spec import Embedded, Recipe, Run, UserError
@@ -40,9 +41,17 @@ def published_in(table: Table, recipe: Recipe, home: Path) -> set[str]:
     return {name for name, line in known_lines(table, recipe, home).items() if not line["error"]}
 
 
-def timed_lines(table: Table, recipe: Recipe, home: Path) -> list[Line]:
-    """The lines below home of runs at this scale that have a time, or those that the repository came with."""
-    return [line for line in (known_lines(table, recipe, home) or known_lines(table, recipe, REPOSITORY)).values() if line["seconds"]]
+def timed_lines(table: Table, recipe: Recipe, home: Path, work: Sequence[tuple[Row, Run]] = ()) -> list[Line]:
+    """The lines below home of runs at this scale that have a time, those of work that are in no CSV yet by their records; or, where there is
+    none, the lines that the repository came with."""
+    known = known_lines(table, recipe, home)
+    for row, run in work:
+        if run.name not in known:
+            with suppress(UserError):  # a damaged one is named where the records are collected
+                record = read_record(run, home)
+                if stands(record) and "error" not in record:
+                    known[run.name] = line_of(table, row, run, record)
+    return [line for line in (known or known_lines(table, recipe, REPOSITORY)).values() if line["seconds"]]
 
 
 def seconds_of(work: list[tuple[Row, Run]], table: Table, lines: Sequence[Line]) -> dict[str, float]:
@@ -72,11 +81,11 @@ def plan(table: Table, rows: list[Row], seeds: Sequence[int] | None, recipe: Rec
 
     published = published_in(table, recipe, home)
     work = runs_of(rows, recipe, seeds)
-    lines = timed_lines(table, recipe, home)
+    lines = timed_lines(table, recipe, home, work)
     costs, expected = planned_costs(), seconds_of(work, table, lines)
     gpu = cluster.gpu_seconds([run for _, run in work])
     grid = Grid(title=f"{escape(table.title)}: plan at {scale_of(rows, recipe)}", title_justify="left", caption_justify="left",
-                caption=f"GMACs of one clip of {clip_of(rows, recipe)}. each: one job, h:min:s." if work else "")  # fmt: skip
+                caption=f"GMACs of one clip of {clip_of(rows, recipe)}. each: one job, h:min:s or min:s." if work else "")  # fmt: skip
     for name in ("row", "GMACs", "M par", "M inter"):
         grid.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
     grid.add_column("runs by seed")

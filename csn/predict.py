@@ -49,7 +49,7 @@ CLIPS = 3  # seconds of work a video on two cores for the largest network; the p
 
 @dataclass(frozen=True)
 class Answer:
-    """What one video is. probs (K,), or None and why it could not be read. note: what of it the views do not show, "" where nothing is to tell."""
+    """What one video is. probs (K,), or None and why it could not be read or shown. note: what of it the views do not show, "" where nothing is to tell."""
 
     video: Path
     probs: NDArray[np.float32] | None
@@ -99,7 +99,7 @@ def answers(
             views = TestVideos(split, own, reader).views(0)
         except (VideoError, UserError) as error:
             tick((number + 1) * views_each, len(videos) * views_each)
-            yield Answer(path, None, error.reason if isinstance(error, VideoError) else str(error))
+            yield Answer(path, None, error.reason if isinstance(error, VideoError) else str(error).removeprefix(f"{path}: "))
             continue
         probs: list[NDArray[np.float32]] = []
         for part in views.split(recipe.views_per_batch):
@@ -111,7 +111,8 @@ def answers(
 def note_of(plan: VideoPlan, recipe: Recipe) -> str:
     """What of a video the views of recipe leave out: a part that cannot be read, or most of its frames where nothing resizes them."""
     shown = recipe.test_crops * recipe.test_crop**2 / (plan.height * plan.width)
-    size = f"crops of {recipe.test_crop} x {recipe.test_crop} show {100 * shown:.0f} % of its frames of {plan.height} x {plan.width}"
+    part = f"{100 * shown:.0f} %" if shown >= 0.005 else "under 1 %"
+    size = f"crops of {recipe.test_crop} x {recipe.test_crop} show {part} of its frames of {plan.height} x {plan.width}"
     return "; ".join(filter(None, [plan.damage, size if recipe.resize is None and shown < SMALL else ""]))
 
 
@@ -206,7 +207,7 @@ class Printer:
             if answer.probs is None:
                 self.row(printable(answer.video), "", "", "", "", why, "")
         else:
-            head = printable(answer.video) + ("" if answer.probs is not None else f": cannot be read: {why}")
+            head = printable(answer.video) + ("" if answer.probs is not None else f": not classified: {why}")
             notes = [f"  note: {answer.note}"] if answer.note else []
             print(head, *notes, *(f"  {100 * p:5.1f} %  {name}" for _, name, p in best), sep="\n", flush=True)
 
@@ -217,7 +218,7 @@ class Printer:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command: 0, 1 where a video could not be read, 2 for what a person can mend."""
+    """Run the command: 0, 1 where a video could not be classified, 2 for what a person can mend."""
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     found: list[Answer] = []
     try:
@@ -251,7 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     damaged = [answer for answer in found if answer.probs is None]
     if damaged:
-        print(f"{len(damaged)} of {len(found)} videos could not be read: {', '.join(printable(answer.video) for answer in damaged)}", file=sys.stderr)
+        print(f"{len(damaged)} of {len(found)} videos could not be classified: {', '.join(printable(answer.video) for answer in damaged)}", file=sys.stderr)
     return 1 if damaged else 0
 
 

@@ -6,8 +6,9 @@ sheets as Markdown and HTML.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -19,7 +20,10 @@ from csn.metrics import next_value
 from csn.published import benchmarks
 from csn.sheet import Sheet, cell, mean, put
 from csn.spec import require
-from csn.table import Row, unfit_rows
+from csn.table import Row, Table, unfit_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HEADS = {"train_top1": "train", "clip_top1": "clip@1", "video_top1": "video@1", "gap": "gap", "auc": "AUC"}
 TOPS = {"train_top1": "training videos", "clip_top1": "test clips", "video_top1": "test videos"}
@@ -121,6 +125,15 @@ def compared(line: Line, committed: Sequence[Line]) -> str:
     return f"{start}{'within' if float(low) <= float(ours) <= float(high) else 'outside'} [{low}, {high}], 95 % {of}."
 
 
+def drawers(table: Table) -> dict[str, Callable[[Results], Figure]]:
+    """The functions of csn.plots that draw the table's figures, by name. Raises UserError where there is none of a name."""
+    from csn import plots
+
+    for name in table.figures:
+        require(callable(getattr(plots, name, None)), "figures", name, f"of {table.name} must be a function of csn.plots")
+    return {name: getattr(plots, name) for name in table.figures}
+
+
 def render(drawn: Results, printed: Results, rows: Sequence[Row], home: Path, console: Console) -> None:
     """Print rows and verdicts of printed; write the figures of drawn. Raises UserError when one cannot be written."""
     table, recipe = drawn.table, drawn.recipe
@@ -135,10 +148,9 @@ def render(drawn: Results, printed: Results, rows: Sequence[Row], home: Path, co
     if drawn.lines or any(row.published for row in table.rows):
         from csn import plots
 
-        for i, name in enumerate(table.figures):
+        for i, (name, draw) in enumerate(drawers(table).items()):
             target = path.with_suffix("") if i == 0 else path.with_name(f"{table.name}_{name}")
-            require(hasattr(plots, name), "figures", name, f"of {table.name} must be a function of csn.plots")
-            written = plots.save(getattr(plots, name)(drawn), target)
+            written = plots.save(draw(drawn), target)
             console.print(f"figure: {written[0]} (and .svg){every}", soft_wrap=True, markup=False)
     if path.exists():
         console.print(f"results: {path}{every}", soft_wrap=True, markup=False)

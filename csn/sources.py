@@ -89,7 +89,8 @@ class VideoSet:
     def __post_init__(self) -> None:
         require(self.kind in get_args(VideoKind), "kind", self.kind, f"must be one of {', '.join(get_args(VideoKind))}")
         whole(self, "fold", "classes")
-        require(self.fold in (1, 2, 3), "fold", self.fold, "must be 1, 2 or 3")
+        folds = (1, 2, 3) if self.kind in ("ucf101", "hmdb51") else (1,)
+        require(self.fold in folds, "fold", self.fold, f"must be 1, 2 or 3 for ucf101 and hmdb51, 1 for {self.kind}" if folds == (1,) else "must be 1, 2 or 3")
         known = CLASSES.get(self.kind)
         if known is None:
             require(self.classes >= 1, "classes", self.classes, "must be at least 1 for a folder of classes")

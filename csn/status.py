@@ -215,7 +215,7 @@ def cells_of(row: Row, names: Sequence[str], runs: Mapping[str, str]) -> list[st
 
 def short_names(some: Sequence[Row]) -> dict[str, str]:
     """Names of runs without their digests and the parts that all of them begin with, unless that makes two the same."""
-    parts = {row.run: row.run.split("-")[:-1] for row in some}
+    parts = {row.run: re.split(r"-(?!(?:G|D|DG)\d*-)", row.run)[:-1] for row in some}  # simple-D and bottleneck-G8 are one part
     shared = next((i for i, words in enumerate(zip(*parts.values(), strict=False)) if len(set(words)) > 1), 0)
     short = {name: "-".join(part[shared:]) for name, part in parts.items()}
     return short if len(set(short.values())) == len(short) else {name: name for name in parts}

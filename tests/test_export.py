@@ -116,7 +116,7 @@ def test_the_command(tmp_path: Path) -> None:
     path = small_checkpoint(tmp_path / "net.safetensors", variant=VARIANTS[0])
     done = run("-m", "csn.export", path, "--to", tmp_path / "net.pt2", "--fold")
     assert done.returncode == 0, done.stderr
-    assert "logits differ from the network's by at most" in done.stdout and "of which folding" in done.stdout
+    assert "logits differ from the network's by at most" in done.stdout and "(folding by itself: " in done.stdout
     assert "must end in" in refused(run("-m", "csn.export", path, "--to", tmp_path / "net.txt"))
 
 

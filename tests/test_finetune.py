@@ -169,7 +169,9 @@ def test_the_command_tunes_on_a_folder_of_classes(tmp_path: Path, capsys: pytest
     assert "run `python -m csn.data scan --dataset folder" in why(*command)
     scan(data / "folder", listing(data / "folder"))
     assert "must be at least 1" in why(*command, "--batch", "0") and "`lr` (=0.0) must be above 0" in why(*command, "--lr", "0")
-    assert why(*command, *more, "--fold", "4").startswith("error: `fold` (=4)")
+    assert why(*command, *more, "--fold", "2").startswith("error: `fold` (=2) must be 1, 2 or 3 for ucf101 and hmdb51, 1 for folder.")
+    assert why(*command, "--epochs", "0").startswith("error: `--epochs` (=0) must be at least 1.")
+    assert why(*command, *more, "--scale", "small").startswith("error: Argument --scale: fine-tuning has a recipe of its own")
     assert finetune.run([*command, *more, "--plan"]) == 0 and "1 missing" in capsys.readouterr().out
     assert "The following arguments are required: --kind" in refused(run("-m", "csn.finetune", "net.safetensors", "--data", data))
     done = run("-m", "csn.finetune", *command, *more, "--seeds", "1", "--jobs", "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -232,3 +233,13 @@ def in_a_new_process(job: tuple[str, int]) -> str:
     """SHA-256 of a film encoded once more, for an encoder that gave its other answer gives it again in the same process."""
     with processes(1) as pool:
         return pool.submit(md.SET.make_again, SPEC, job).result()
+
+
+def own_handlers(_: int) -> list[object]:
+    return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)]
+
+
+def test_processes_that_draw_leave_signals_to_the_one_they_serve() -> None:
+    """A cancelled job's come to all of them, and one that dies of it looks like a crash."""
+    with processes(1) as pool:
+        assert pool.submit(own_handlers, 0).result() == [signal.SIG_IGN] * 4

@@ -81,8 +81,8 @@ def test_a_video_smaller_than_the_crop_is_named_and_the_others_go_on(tmp_path: P
     net = csn.load(small_checkpoint(tmp_path / "net.safetensors", given=replace(INPUT, short=None)))
     small, large = write(tmp_path / "small.mp4", size=(24, 32)), write(tmp_path / "large.mp4")
     first, second = answers(net, [small, large], protocol(net, 1), torch.device("cpu"))
-    assert first.probs is None and first.why.startswith(f"{small}: `crop` (=32) is larger than the 24 x 32 frames") and second.probs is not None
-    with pytest.raises(VideoError, match=r"small\.mp4 cannot be read: .*larger than the 24 x 32 frames"):
+    assert first.probs is None and first.why.startswith("`crop` (=32) is larger than its frames of 24 x 32; take it out") and second.probs is not None
+    with pytest.raises(VideoError, match=r"small\.mp4 cannot be read: `crop` \(=32\) is larger than its frames of 24 x 32"):
         csn.classify(net, small)
 
 
@@ -117,10 +117,10 @@ def test_a_damaged_video_is_named_and_the_others_go_on(checkpoint: Path, tmp_pat
     out, err = capsys.readouterr()
     for part in (
         f"checkpoint: {checkpoint}", "network: ip-CSN-26 (block ip, width 8)", "format: ours, sha256", "device: cpu",
-        "views: 1 clips x centre crop of 32 x 32, short side 40", "clip: 4 frames at stride 2", "b.mp4: cannot be read: ", "c\n",
+        "views: 1 clips x centre crop of 32 x 32, short side 40", "clip: 4 frames at stride 2", "b.mp4: not classified: ", "c\n",
     ):  # fmt: skip
         assert part in out, out
-    assert out.count(" %  ") == 4 and f"1 of 3 videos could not be read: {tmp_path / 'b.mp4'}" in err
+    assert out.count(" %  ") == 4 and f"1 of 3 videos could not be classified: {tmp_path / 'b.mp4'}" in err
     assert main([*arguments, "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert [bool(video["error"]) for video in told["videos"]] == [False, True, False] and told["clip"] == "4 frames at stride 2"

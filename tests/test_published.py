@@ -222,6 +222,16 @@ def test_ours_carries_all_that_goes_with_a_network(tmp_path: Path) -> None:
         assert torch.equal(net(x), theirs(x))
     write(tmp_path / "again.safetensors", net.facts, read(tmp_path / "ours.safetensors")[1])
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "ours.safetensors").read_bytes()
+    small = replace(facts.input, short=80, crop=112)
+    for wrong, sentence in (
+        (replace(facts, classes=("a",)), r"wrong\.safetensors was not written, for the facts of the network are wrong: 5 classes have 1 names\."),
+        (replace(facts, num_classes=4, classes=()), r"`num_classes` \(=4\) of the facts must be that of the network, 5\."),
+        (replace(facts, input=replace(facts.input, std=(0.0, 1.0, 1.0))), "std, fps are "),
+        (replace(facts, input=small), "crop 112 is larger than the short side, 80"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            write(str(tmp_path / "wrong.safetensors"), wrong, state)
+    assert not (tmp_path / "wrong.safetensors").exists()
     held = safetensors.torch.load_file(tmp_path / "ours.safetensors")
     safetensors.torch.save_file(held, tmp_path / "bare.safetensors", {"csn": "{}"})
     with pytest.raises(UserError, match="its header is damaged or of another version"):

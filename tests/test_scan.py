@@ -59,6 +59,12 @@ def test_scan_finds_what_the_door_finds(root: Path) -> None:
     index = scan(root, paths, progress=lambda *state: seen.append(state), workers=2)
     assert seen[0] == (0, 4, 0) and seen[-1] == (4, 4, 1)
     assert list(index.damaged) == ["a/page.mp4"] and "Invalid data" in index.damaged["a/page.mp4"]
+    (root / "a" / "page.mp4").rename(root / "page.mp4")
+    scan(root, listing(root)[:-1], progress=lambda *state: seen.append(state))
+    assert seen[-1] == (3, 3, 0)  # what is gone, or checked again, does not count
+    (root / "page.mp4").rename(root / "a" / "page.mp4")
+    scan(root, paths, progress=lambda *state: seen.append(state))
+    assert seen[-1] == (4, 4, 1)
     again = read_index(root)
     for path in ("7", "a/b.AVI", "a/safe.mp4"):
         plan = again.plan(root / path)

@@ -114,6 +114,13 @@ def test_a_damaged_submission_is_one_sentence(content: str, tmp_path: Path) -> N
         slurm.submissions(tmp_path, ["a"])
 
 
+def test_blocks_are_shown_whole() -> None:
+    names = ["small-bottleneck-26-w16-s0-0a", "small-bottleneck-D-26-w16-s0-0b", "small-bottleneck-DG4-26-w16-s0-0c", "small-simple-G8-34-w16-s0-0d"]
+    short = status.short_names([status.Row(name, "missing") for name in names])
+    assert list(short.values()) == ["bottleneck-26-w16-s0", "bottleneck-D-26-w16-s0", "bottleneck-DG4-26-w16-s0", "simple-G8-34-w16-s0"]
+    assert list(status.short_names([status.Row(name, "missing") for name in (names[0], names[0].replace("s0", "s1"))]).values()) == ["s0", "s1"]
+
+
 def test_a_terminal_of_80_columns_shows_names_whole_and_each_reason_once() -> None:
     name, waits = "small-bottleneck-DG4-50-w16-nopool-s{}-3c7710df2{}", "JobArrayTaskLimit"
     some = [status.Row(name.format(0, 0), "running", "10/12", 2.345, 12.3, "node-17.cluster", 1234.0, 40000.0)]

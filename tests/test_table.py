@@ -16,8 +16,8 @@ from made_videos import write_folder
 from rich.console import Console
 
 from csn import cli, plots, sheet
-from csn.claims import Claim, Order
-from csn.collect import COLUMNS, CURVES, Results, collect, csv_path, curves_path, read, read_lines, superseded
+from csn.claims import METRICS, Claim, Order, Predicts, Shrinks
+from csn.collect import COLUMNS, CURVES, WORDS, Results, collect, csv_path, curves_path, read, read_lines, superseded
 from csn.complexity import complexity
 from csn.data.media import listing
 from csn.data.scan import index_file, scan
@@ -234,7 +234,7 @@ def test_tables_are_told_by_their_whole_number() -> None:
     assert [table.number for table in every_table()] == [1, 2, 3, 4, 4, 4, 5]
 
 
-def test_a_wrong_table_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_table_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"`rows` \(=a\) of tiny_table must have different labels"):
         replace(TABLE, rows=(ROWS[0], ROWS[0]))
     with pytest.raises(UserError, match=r"`claims` \(=z\) must name rows of tiny_table, which are a, "):
@@ -244,16 +244,19 @@ def test_a_wrong_table_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UserError, match=r"`claims` \(=all\) of tiny_table must compare two rows at least"):
         replace(TABLE, claims=(Claim(text="all", source="", tests=(Order((("a", "b"),)),)),))
     assert set(SHOWN) == set(HEADS)
-    for wrong, sentence in (
-        ({"figures": ("nope",)}, r"`figures` \(=nope\) of tiny_table must be a function of csn.plots"),
-        ({"claims": (replace(CLAIM, tests=(Order(("a", "b"), metric="accuracy"),)),)}, r"`metric` \(=accuracy\) of a claim must be a column"),
+    assert set(METRICS) == set(COLUMNS) - WORDS - {"seed", "video_top1_low", "video_top1_high"} | {"gap", "video_top1_per_gmac"}
+    for wrong in (
+        lambda: Order(("a", "b"), metric="accuracy"),
+        lambda: Shrinks(("a", "b"), ("a", "g"), metric="accuracy"),
+        lambda: Predicts(("a", "b", "g"), better="accuracy", worse="gmacs"),
     ):
-        home = tmp_path / next(iter(wrong))
-        put(home, ROWS[0], 0, video_top1=50.0)
-        put(home, ROWS[1], 0, video_top1=40.0)
-        results, _ = collect(replace(TABLE, **wrong), SMOKE, home)
-        with pytest.raises(UserError, match=sentence):
-            render(results, results, TABLE.rows, home, Console(file=io.StringIO(), width=80))
+        with pytest.raises(UserError, match=r"`metric` \(=accuracy\) of a claim must be one of train_top1, "):
+            wrong()
+    monkeypatch.setattr("csn.runner.run_all", lambda *_: pytest.fail("it trains before it looks"))
+    for figure in ("nope", "LEAST"):
+        own = replace(TABLE, figures=(figure,), claims=())
+        assert cli.main(own, ["--scale", "smoke", "--home", str(tmp_path)]) == 2
+        assert f"`figures` (={figure}) of tiny_table must be a function of csn.plots." in " ".join(capsys.readouterr().err.split())
     (tmp_path / "experiments").mkdir()
     monkeypatch.setattr("csn.table.REPOSITORY", tmp_path)
     own = 'from csn.table import Row, Table\nfrom csn.spec import Variant\nTABLE = Table(name="{}", title="", rows=(Row(label="a", variant=Variant({})),))\n'
@@ -540,6 +543,9 @@ def test_time_is_told_by_flops_and_epochs_of_runs_of_other_tables(tmp_path: Path
         put(tmp_path, row, 0, video_top1=12.5, seconds=60, flops=2_000_000_000)
     work = runs_of(rows, SMOKE, (0,))
     count_costs(run for _, run in work)
+    own = runs_of(table4_regularization.TABLE.rows, SMOKE, (0, 1))
+    told = seconds_of(own, table4_regularization.TABLE, timed_lines(table4_regularization.TABLE, SMOKE, tmp_path, own))  # by records, in no CSV yet
+    assert [told[run.name] for row, run in own if row.label in [one.label for one in rows[:3]]] == [60.0] * 6
     collect(table4_regularization.TABLE, SMOKE, tmp_path)
     told = seconds_of(work, table4_schedules.TABLE, timed_lines(table4_schedules.TABLE, SMOKE, tmp_path))
     flops = {run.name: planned_costs()[cost_key(run.variant, run.recipe)]["flops"] for _, run in work}

@@ -273,6 +273,19 @@ def test_a_run_on_a_numbered_gpu_makes_it_the_current_one(data: Path, tmp_path: 
         execute(RUN, tmp_path, data, "cuda:1")
 
 
+def test_what_a_signal_ended_is_stopped_and_no_crash(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster sends it to the processes that make data, too, and a record of their end would be told for good."""
+
+    def ended(*_: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise UserError("A process that writes or reads videos ended.")
+
+    monkeypatch.setattr("csn.execute.work", ended)
+    with pytest.raises(Stopped, match=r"^stopped \(A process that writes or reads videos ended\)$"):
+        execute(RUN, tmp_path, data)
+    assert read_record(RUN, tmp_path) is None
+
+
 def test_two_processes_on_one_run(data: Path, tmp_path: Path) -> None:
     with held(folder_of(RUN, tmp_path)), pytest.raises(Held, match=rf"is being worked on by process {os.getpid()}"):
         execute(RUN, tmp_path, data)

@@ -131,7 +131,7 @@ def test_nothing_is_mirrored_or_scaled_unasked() -> None:
 
 
 def test_too_small_frames_are_refused() -> None:
-    with pytest.raises(UserError, match=r"`crop` \(=64\) is larger than the 32 x 80 frames"):
+    with pytest.raises(UserError, match=r"`crop` \(=64\) is larger than its frames of 32 x 80"):
         augment(video(1, 32, 80), 64, None, True, np.random.default_rng(0))
     with pytest.raises(UserError, match="is larger than"):
         crops(video(1, 32, 80), 64, 32, 3)

@@ -207,7 +207,7 @@ def test_an_error_of_a_person_in_a_loader_process_stays_one_sentence(split: Spli
             list(train_batches(split, recipe, 0, 0, Reader(), workers=workers))
         name, told = str(caught.value).split(": ")
         assert name in {sample.video for sample in split.samples}
-        assert told == "`crop` (=96) is larger than the 40 x 40 frames of a video; give `resize` or a smaller crop."
+        assert told == "`crop` (=96) is larger than its frames of 40 x 40; take it out, or have the recipe `resize` or crop less."
         with pytest.raises(UserError, match=r": `crop` "):
             list(loader.test_videos(split, replace(recipe, test_crop=96), Reader(), workers=workers))
 

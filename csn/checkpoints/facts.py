@@ -103,6 +103,8 @@ def checked(num_classes: Any, classes: Any, given: Mapping[str, Any]) -> None:
     for name, value in whole.items():
         if type(value) is not int or value < (name != "num_classes"):
             raise ValueError(f"{name} is {value!r}")
+    if given["short"] is not None and given["crop"] > given["short"]:
+        raise ValueError(f"crop {given['crop']} is larger than the short side, {given['short']}")
     if not isinstance(classes, list) or len(classes) not in (0, num_classes) or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"{num_classes} classes have {len(classes)} names")
     numbers = [*given["mean"], *given["std"], *filter(lambda fps: fps is not None, [given.get("fps")])]

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from csn.checkpoints.facts import Facts, metadata
+from csn.checkpoints.facts import HEADER, Facts, from_metadata, metadata
 from csn.checkpoints.reading import read
 from csn.files import write_atomic
 from csn.resnet3d import Head, ResNet3D, build, initialize
@@ -105,7 +105,16 @@ def set_eps(net: nn.Module, eps: float) -> None:
             module.eps = eps
 
 
-def write(path: Path, facts: Facts, state: Mapping[str, Tensor], **more: Any) -> None:
-    """Write a network as our format, whole or not at all. more: plain values to tell beside the facts. Raises UserError."""
+def write(path: str | Path, facts: Facts, state: Mapping[str, Tensor], **more: Any) -> None:
+    """Write a network as our format, whole or not at all. more: plain values to tell beside the facts.
+
+    Raises UserError where the disk refuses, and where `load` would refuse the file."""
+    path, head = Path(path), state.get("head.fc.weight")
+    try:
+        from_metadata(metadata(facts)[HEADER], "")
+    except UserError as error:
+        raise UserError(f"{path} was not written, for the facts of the network are wrong: {error.__context__}.") from None
+    has = 0 if head is None else len(head)
+    require(has == facts.num_classes, "num_classes", facts.num_classes, f"of the facts must be that of the network, {has}")
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     write_atomic(path, safetensors.torch.save(tensors, metadata(facts, **more)))

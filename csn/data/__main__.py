@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         damage.write_text("".join(f"{path}\t{reason}\n" for path, reason in index.damaged.items()), encoding="utf-8", errors="surrogateescape")
         fast = sum(entry.plan is not None and entry.plan.reader == "decord" for entry in index.entries.values())
         lost = sum(bool(entry.error) for entry in index.entries.values())
-        told = f"{len(index.entries)} videos, {lost} damaged, {len(index.damaged) - lost} cut short (listed in {damage}), {fast} read by decord"
+        listed = f" (listed in {damage})" if index.damaged else ""
+        told = f"{len(index.entries)} videos, {lost} damaged, {len(index.damaged) - lost} cut short{listed}, {fast} read by decord"
         console.print(told, markup=False)
         if args.dataset == "folder" and part_of(args.root) is None:
             console.print("warning: there is no train/ and no test/: every split is all of it, and to train on it they have to be parted.", highlight=False)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from csn.data import Sample, Split
 from csn.data.video import VideoError, VideoPlan, read_frames
-from csn.data.workers import end_with, refuse_while_starting
+from csn.data.workers import refuse_while_starting, serve_alone
 from csn.files import held, write_atomic
 from csn.spec import Embedded, UserError
 
@@ -176,7 +176,7 @@ def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
 
     Raises UserError where one of them ends by itself.
     """
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=serve_alone, initargs=(os.getpid(),)) as pool:
         try:
             yield pool
         except BrokenProcessPool:

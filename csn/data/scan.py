@@ -177,7 +177,7 @@ def scan(
         entries, wanted = read_index(root, file).entries, list(paths)
         todo = [path for path in wanted if not _settled(root, path, entries.get(path), quick)]
         done = len(wanted) - len(todo)
-        damaged = sum(bool(e.error) for e in entries.values())
+        damaged = sum(bool(entries[path].error) for path in set(wanted) - set(todo))
         progress(done, len(wanted), damaged)
         pool = Pool(partial(_examine, check, root), min(workers, len(todo)), lambda path: seconds + SECONDS_PER_MB * _stat(root / path)[0] / 1e6)
         try:

@@ -94,4 +94,4 @@ def fits(video: Frames, crop: int) -> None:
     """Raise UserError where a crop is larger than the frames."""
     height, width = video.shape[1:3]
     if min(height, width) < crop:
-        raise UserError(f"`crop` (={crop}) is larger than the {height} x {width} frames of a video; give `resize` or a smaller crop.")
+        raise UserError(f"`crop` (={crop}) is larger than its frames of {height} x {width}; take it out, or have the recipe `resize` or crop less.")

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from csn.data.workers import leave_signals
 from csn.spec import UserError
 
 LATE = 120.0  # seconds after which a process that reads one video counts as hung
@@ -38,11 +39,9 @@ class Watch:
         self.table = torch.zeros(workers, 3, dtype=torch.float64).share_memory_()
 
     def enter(self, worker: int) -> None:
-        """What each process runs first. Signals are left to the process it serves: a cluster sends them to all, and a dead loader looks
-        like a crash."""
+        """What each process runs first."""
         global _own
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        leave_signals()
         _own = self.table[worker]
         _own[0] = os.getpid()
 

@@ -19,12 +19,24 @@ DIED = "reading it ended the process"
 Work = Callable[[str], Any]  # what is done with a path; its result is no text
 
 
-def end_with(parent: int) -> None:
-    """Have Linux send this process SIGTERM when its parent ends, kill -9 included: else its work goes on, which nobody looks after."""
+def end_with(parent: int, by: signal.Signals = signal.SIGTERM) -> None:
+    """Have Linux send this process a signal when its parent ends, kill -9 included: else its work goes on, which nobody looks after."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, by)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it ended before
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), by)
+
+
+def leave_signals() -> None:
+    """Leave signals to the process that this one serves: a cluster and a terminal send them to both, and a process that dies looks like a crash."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def serve_alone(parent: int) -> None:
+    """What a process of a pool does first: it ends with its parent, and by nothing else that is asked of both."""
+    leave_signals()
+    end_with(parent, signal.SIGKILL)
 
 
 def refuse_while_starting(what: str) -> None:

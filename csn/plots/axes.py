@@ -62,6 +62,7 @@ def summary(lines: Sequence[Line], metric: str) -> pd.DataFrame:
 def empty(ax: Axes, why: str = "no results yet") -> Axes:
     """Say that there is nothing to draw."""
     ax.text(0.5, 0.5, why, ha="center", va="center", transform=ax.transAxes)
+    ax.set(xticks=[], yticks=[])
     return ax
 
 
@@ -142,6 +143,7 @@ def group_curves(data: pd.DataFrame, ax: Axes) -> Axes:
         style, colour = "os"[step] + ("-", "--")[step], PALETTE[FAMILIES[str(family)]]
         ax.errorbar(x, part["mean"], yerr=part["half"], fmt=style, color=colour, capsize=3, lw=1.4, label=str(family))
     ax.set_xticks(range(len(places)), [*map(str, sizes), "depthwise"])
+    ax.set_xlim(-0.4, len(places) - 0.6)
     ax.set_xlabel("groups of the 3x3x3 convolutions")
     ax.set_ylabel(TITLES["video_top1"])
     ax.grid(alpha=0.3)
