@@ -189,6 +189,19 @@ def test_group_sizes_stand_above_their_ticks() -> None:
         }  # fmt: skip
 
 
+def test_one_row_alone_stands_above_its_tick_beside_an_empty_panel() -> None:
+    """The README's first example."""
+    table = table_of("table3_groups")
+    found = [line("simple-D", 0, 80, gmacs="0.0097", interactions_m="0.29", block="simple-D")]
+    alone, none = plots.group_sizes(Results(table, SMALL, found, seeds=(0,))).axes
+    (x,) = {float(x) for one in alone.lines for x in one.get_xdata()}
+    assert x == 0 and alone.get_xlim() == (-0.4, pytest.approx(0.4)) and [text.get_text() for text in alone.get_xticklabels()] == ["depthwise"]
+    assert alone.yaxis.get_tick_params()["labelleft"] and not none.yaxis.get_tick_params()["labelleft"] and len(alone.get_yticks()) > 1
+    for ax in plots.tradeoffs(Results(table, SMALL, found, seeds=(0,))).axes:
+        low, high = ax.get_xlim()
+        assert len([tick for tick in ax.get_xticks() if low <= tick <= high]) <= 5
+
+
 def test_learning_curves_are_means_in_a_band_from_the_lowest_seed_to_the_highest() -> None:
     tops = {"ResNet3D-50": [(10, 40), (20, 70), (60, 73)], "ip-CSN-50": [(5, 80), (6, 90), (13, 91)]}
     curves = [{"row": row, "seed": str(seed), "epoch": str(epoch), "clip_top1": str(top)}

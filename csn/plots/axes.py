@@ -62,7 +62,7 @@ def summary(lines: Sequence[Line], metric: str) -> pd.DataFrame:
 def empty(ax: Axes, why: str = "no results yet") -> Axes:
     """Say that there is nothing to draw."""
     ax.text(0.5, 0.5, why, ha="center", va="center", transform=ax.transAxes)
-    ax.set(xticks=[], yticks=[])
+    ax.tick_params(length=0, labelbottom=False, labelleft=False)  # not set_yticks: a panel beside may share them
     return ax
 
 
@@ -109,7 +109,8 @@ def tradeoff(data: pd.DataFrame, ax: Axes, cost: str, chained: Sequence[str] = t
             ax.update_datalim([(point["x"], point["mean"] + side * point["half"]) for side in (-1, 1)])  # what is moved aside does not count by itself
     if log:
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1,) if high - low > 1.7 else (1, 2, 5) if high - low > 0.7 else (1, 1.5, 2, 3, 5, 7)))
+        few = MaxNLocator(4) if high - low < 0.15 else None  # of less than half an octave
+        ax.xaxis.set_major_locator(few or LogLocator(subs=(1,) if high - low > 1.7 else (1, 2, 5) if high - low > 0.7 else (1, 1.5, 2, 3, 5, 7)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xlim(10 ** (low - room), 10 ** (high + room))
@@ -137,9 +138,10 @@ def group_curves(data: pd.DataFrame, ax: Axes) -> Axes:
         return empty(ax)
     sizes = sorted({int(groups) for groups, kind in zip(data.groups, data.kind, strict=True) if kind == "full" or (kind[0] == "G" and kind[1:].isdigit())})
     places = {("full" if size == 1 else f"G{size}"): i for i, size in enumerate(sizes)} | {"D": len(sizes)}
+    aside = 0.08 * (np.arange(data.family.nunique()) - (data.family.nunique() - 1) / 2)
     for step, (family, part) in enumerate(data.groupby("family", sort=False)):
         part = part[part.kind.isin(places)].sort_values("kind", key=lambda kinds: kinds.map(places))
-        x = [places[kind] + 0.08 * (step - 0.5) for kind in part.kind]
+        x = [places[kind] + aside[step] for kind in part.kind]
         style, colour = "os"[step] + ("-", "--")[step], PALETTE[FAMILIES[str(family)]]
         ax.errorbar(x, part["mean"], yerr=part["half"], fmt=style, color=colour, capsize=3, lw=1.4, label=str(family))
     ax.set_xticks(range(len(places)), [*map(str, sizes), "depthwise"])
