@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import comb, prod
+from operator import index
 from typing import Any
 
 import torch
@@ -97,8 +98,12 @@ class Counter(TorchDispatchMode):
 def count(module: nn.Module, shape: Sequence[int]) -> Cost:
     """Cost of module on one input of `shape` without its batch axis, e.g. (3, 8, 224, 224).
 
-    The module is left as it was. Raises UserError if it does not run on that shape.
+    The module, of whatever type of floats, is left as it was. Raises UserError if it does not run on that shape.
     """
+    try:
+        shape = tuple(index(size) for size in shape)
+    except TypeError:
+        raise UserError(f"`shape` must be the sizes of one input, as (3, 8, 224, 224), and is a {type(shape).__name__}.") from None
     counter = Counter()
 
     def enter(name: str) -> Callable[..., None]:
@@ -109,7 +114,10 @@ def count(module: nn.Module, shape: Sequence[int]) -> Cost:
         handles.append(child.register_forward_pre_hook(enter(name)))
         handles.append(child.register_forward_hook(lambda *_: counter.stack.pop() and None, always_call=True))
     training = {m: m.training for m in module.modules()}
-    state = {n: torch.empty_like(t, device="meta") for n, t in [*module.named_parameters(), *module.named_buffers()]}
+    state = {
+        n: torch.empty_like(t, device="meta", dtype=torch.get_default_dtype() if t.is_floating_point() else t.dtype)  # that of the input
+        for n, t in [*module.named_parameters(), *module.named_buffers()]
+    }
     try:
         module.eval()
         with torch.inference_mode(False), torch.no_grad(), counter:  # in inference mode some operators would not be seen

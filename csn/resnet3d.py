@@ -126,6 +126,7 @@ def build(variant: Variant, num_classes: int, frames: int = 8) -> ResNet3D:
 
     frames sets which stages halve the time axis (see `strides`); longer and shorter clips still run. Raises UserError.
     """
+    require(isinstance(variant, Variant), "variant", repr(variant), 'must be a csn.Variant, as csn.Variant(block="bottleneck-D", depth=50)')
     return ResNet3D(variant, num_classes, frames)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from math import comb
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -168,6 +169,15 @@ def test_the_module_is_left_as_it_was() -> None:
 def test_a_shape_that_does_not_run_is_one_sentence() -> None:
     with pytest.raises(csn.UserError, match=r"`shape` \(=\(4, 8, 32, 32\)\) does not run through ResNet3D"):
         csn.count(csn.build(csn.Variant(depth=26, width=8), 3), (4, 8, 32, 32))
+
+
+def test_any_type_of_floats_counts_alike_and_a_tensor_is_no_shape() -> None:
+    net = csn.build(csn.Variant(depth=26, width=8), 3)
+    plain = csn.count(net, (3, 4, 32, 32))
+    assert csn.count(net.half(), (3, 4, 32, 32)) == csn.count(net.double(), np.array((3, 4, 32, 32))) == plain
+    assert next(net.parameters()).dtype == torch.float64
+    with pytest.raises(csn.UserError, match=r"`shape` must be the sizes of one input, as \(3, 8, 224, 224\), and is a Tensor\."):
+        csn.count(net, torch.rand(3, 4, 32, 32))  # type: ignore[arg-type]
 
 
 def test_a_view_is_counted_as_it_is_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

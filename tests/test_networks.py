@@ -171,6 +171,8 @@ def test_the_dense_head_is_the_head_at_every_window() -> None:
 
 
 def test_build_refuses_wrong_numbers() -> None:
+    with pytest.raises(UserError, match=r"`variant` \(='ir-CSN-50'\) must be a csn.Variant, as csn.Variant\("):
+        csn.build("ir-CSN-50", 10)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="`num_classes`"):
         csn.build(csn.Variant(), 0)
     with pytest.raises(UserError, match="`frames`"):
