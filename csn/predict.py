@@ -161,7 +161,7 @@ def parser() -> Parser:
     top.add_argument("--crops", type=int, default=1, choices=(1, 3), help="1: the centre; 3: along the longer side (default: 1)")
     top.add_argument("--top", type=int, default=5, help="classes to tell (default: 5)")
     top.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    top.add_argument("--statistics", choices=list(STATISTICS), help="of the input, where the file does not tell them")
+    top.add_argument("--statistics", choices=list(STATISTICS), help="of the input, in place of those that the file or its format tells")
     top.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line, in order")
     form = top.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")

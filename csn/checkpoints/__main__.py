@@ -22,7 +22,7 @@ def parser() -> Parser:
     top.add_argument("file", type=Path, help="of VMZ (.pth, .pkl), MMAction2, PyTorchVideo, torchvision or ours; its kind is seen in its content")
     top.add_argument("--to", type=Path, metavar="OUT.safetensors", help="write the network there, with all that goes with it")
     top.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line, in order")
-    top.add_argument("--statistics", choices=list(STATISTICS), help="of the input, where the file does not tell them")
+    top.add_argument("--statistics", choices=list(STATISTICS), help="of the input, in place of those that the file or its format tells")
     return top
 
 
