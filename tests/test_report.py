@@ -581,7 +581,7 @@ def test_the_page_holds_every_table_figure_and_verdict_and_loads_nothing(tmp_pat
     assert all(claim.text in text for table in every_table() for claim in table.claims)
     assert "Architectures for clips of 8x224x224" in text and "8x112x112" in text and "conv5_x" in text  # the layers of Table 1
     [folded] = re.findall(r"<details>.*?</details>", text, re.DOTALL)
-    assert all(part.name in html.unescape(folded) for table in every_table() for one in read(table, SMALL).judged() for part in one.parts)
+    assert all(part.name in html.unescape(folded) for table in every_table() if table.claims for one in read(table, SMALL).judged() for part in one.parts)
     assert CEILING in folded and re.search(r"Written by commit [0-9a-f]{12}", text) and "torch " in text and "seed" in text
 
 
