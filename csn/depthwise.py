@@ -85,6 +85,7 @@ def _forward(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
 
 
 def _plain(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
+    """The forward in torch's own operators, on any device."""
     wide = _wide(x)
     return convolve(wide, weight.to(wide.dtype), stride).to(x.dtype, memory_format=NDHWC)
 
