@@ -97,9 +97,9 @@ def answers(
         split = Split((Sample(path, (0,), str(path)),), ())
         try:
             views = TestVideos(split, own, reader).views(0)
-        except (VideoError, UserError) as error:
+        except VideoError as error:
             tick((number + 1) * views_each, len(videos) * views_each)
-            yield Answer(path, None, error.reason if isinstance(error, VideoError) else str(error).removeprefix(f"{path}: "))
+            yield Answer(path, None, error.reason)
             continue
         probs: list[NDArray[np.float32]] = []
         for part in views.split(recipe.views_per_batch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 from made_sets import by_video, put, ucf_root
 from made_videos import write, write_folder
 
-from csn.data import lists, sets
+from csn.data import lists, loader, sets
 from csn.data.__main__ import main
-from csn.data.loader import Reader
+from csn.data.loader import Reader, load, reader_of, train_batches
 from csn.data.media import listing
-from csn.data.scan import read_index
+from csn.data.scan import read_index, scan
 from csn.data.video import VideoError, read_frames
+from csn.recipes import SMOKE
 from csn.spec import CLASSES, UserError, VideoSet
 
 # Plain folders and lists
@@ -47,6 +49,28 @@ def test_folders_by_split(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no class folders"):
         sets.load(VideoSet(kind="folder", classes=1), tmp_path / "empty", "train")
+
+
+def test_a_video_smaller_than_the_crop_counts_as_damaged(tmp_path: Path) -> None:
+    """It is replaced in training and a miss in the test; too many are an error before training."""
+    for split, number in (("train", 24), ("test", 24)):
+        for i in range(number):
+            write(tmp_path / "folder" / split / "ab"[i % 2] / f"{i:02}.mp4", 12, (24, 32) if i == 5 else (32, 40))
+    recipe = replace(SMOKE, scale="own", data=VideoSet(kind="folder", classes=2), batch=8, micro_batch=8, clips_per_epoch=24, epochs=2, warmup=0)
+    scan(tmp_path / "folder", listing(tmp_path / "folder"))
+    train, test = (load(recipe, tmp_path, split) for split in ("train", "test"))
+    assert train.unreadable == ("train/b/05.mp4",) and "warning: test: of these smaller than the crop: test/b/05.mp4" in test.told("test")
+    reader = reader_of(recipe, tmp_path, {"train": train, "test": test})
+    found = list(train_batches(train, recipe, 0, 0, reader))
+    assert len(found) == 6 and [name for *_, damaged in found for name in damaged] == ["train/b/05.mp4"] * 2  # once an epoch
+    assert all(clips.shape == (8, 4, 32, 32, 3) for clips, *_ in found)
+    assert [test.samples[index].video for _, index, readable in loader.test_videos(test, recipe, reader) if not readable] == ["test/b/05.mp4"]
+    assert not load(replace(recipe, resize=(36, 40)), tmp_path, "train").unreadable
+    write(tmp_path / "folder" / "train" / "a" / "small.mp4", 12, (30, 40))
+    scan(tmp_path / "folder", listing(tmp_path / "folder"))
+    why = r"`crop` \(=32\) of the recipe is larger than the frames of 2 of 25 videos of folder train \(train/.*\); give the recipe `resize`, crop less"
+    with pytest.raises(UserError, match=why):
+        load(recipe, tmp_path, "train")
 
 
 @pytest.mark.parametrize("name", ["val", "validation"])

@@ -37,8 +37,9 @@ class Split:
     """The videos of one split, in a fixed order, with the class names in official order.
 
     missing: videos that the annotation names and the disk lacks. fingerprint: digest of what was found. unreadable: those of
-    the samples that a scan found damaged. cut: those that end early or conceal damage, and are read as far as they go. repeated:
-    videos that a list names more than once, and that count once. outside: videos in none of the class folders, which have no class.
+    the samples that a scan found damaged or of no use. small: of these, those whose frames are smaller than the crop. cut: those that
+    end early or conceal damage, and are read as far as they go. repeated: videos that a list names more than once, and that count once.
+    outside: videos in none of the class folders, which have no class.
     """
 
     samples: tuple[Sample, ...]
@@ -49,6 +50,7 @@ class Split:
     cut: tuple[str, ...] = field(default=(), repr=False)
     repeated: tuple[str, ...] = field(default=(), repr=False)
     outside: tuple[str, ...] = field(default=(), repr=False)
+    small: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def empty(self) -> tuple[str, ...]:
@@ -62,8 +64,8 @@ class Split:
         told = [f"{name}: {len(self.samples)} videos of {len(self.classes)} classes, {lost}"]
         if len(self.cut) > MOST_DAMAGED * len(self.samples):
             told.append(f"warning: {name}: {len(self.cut)} of {len(self.samples)} videos are cut short and read as far as they go; was the copy broken off?")
-        kinds = {"missing": self.missing, "damaged": self.unreadable, "cut short": self.cut, "listed twice": self.repeated,
-                 "left out, in no class folder": self.outside, "class without a video": self.empty}  # fmt: skip
+        kinds = {"missing": self.missing, "damaged": self.unreadable, "of these smaller than the crop": self.small, "cut short": self.cut,
+                 "listed twice": self.repeated, "left out, in no class folder": self.outside, "class without a video": self.empty}  # fmt: skip
         for what, names in kinds.items():
             if names:
                 told.append(f"warning: {name}: {what}: {', '.join(map(printable, names[:5]))}" + (f" and {len(names) - 5} more" if len(names) > 5 else ""))

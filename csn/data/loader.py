@@ -1,13 +1,14 @@
 """From a Split to batches: the training stream and the test views of a Recipe.
 
 Every sample's randomness comes from (seed, epoch, position) alone, so workers, world size and interruptions change nothing.
-A damaged video is replaced in training by the next one of the split, and named; in test it counts as a miss.
+A damaged video, or one smaller than the crop, is replaced in training by the next one of the split, and named; in test it counts as a miss.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -35,8 +36,8 @@ def load(recipe: Recipe, root: Path, split: str) -> Split:
     """The videos of "train" or "test" of the Recipe's data set below root. Raises UserError.
 
     A built-in set is written where it is missing. A public set lies in root/<kind> and was scanned once (python -m csn.data scan);
-    when the scan found more than 5 % of the split damaged, or without the frame rate that the recipe needs, that is an error here,
-    before time is wasted.
+    when the scan found more than 5 % of the split damaged, without the frame rate that the recipe needs, or smaller than its crop, that is an
+    error here, before time is wasted.
     """
     require(split in ("train", "test"), "split", split, "must be train or test")
     if isinstance(recipe.data, Embedded):
@@ -53,7 +54,14 @@ def load(recipe: Recipe, root: Path, split: str) -> Split:
             f"`fps` (={recipe.fps:g}) of the recipe needs a frame rate, which {len(timeless)} of {len(found.samples)} videos of {recipe.data.kind} {name}"
             f" lack ({timeless[0]}); give the recipe `fps=None`, which takes the frames as they are, or put the films in place of the pictures."
         )
-    return replace(found, unreadable=found.unreadable + timeless)
+    side = max(recipe.crop, recipe.test_crop) if split == "train" else recipe.test_crop  # of training videos the fit is tested, too
+    small = index.small(found, side) if recipe.resize is None else ()
+    if len(small) > MOST_DAMAGED * len(found.samples):
+        raise UserError(
+            f"`crop` (={side}) of the recipe is larger than the frames of {len(small)} of {len(found.samples)} videos of {recipe.data.kind} {name}"
+            f" ({small[0]}); give the recipe `resize`, crop less, or take them out."
+        )
+    return replace(found, unreadable=tuple(dict.fromkeys(found.unreadable + timeless + small)), small=small)
 
 
 def scanned(folder: Path, kind: str) -> Index:
@@ -153,16 +161,14 @@ class TrainClips(Dataset[tuple[Tensor, int, list[str]]]):
                 with reading(index):
                     indices = jittered(self.reader.length(sample), recipe.frames, recipe.stride, rng, self.reader.rate(sample, recipe.fps))
                     video = self.reader.frames(sample, indices)
+                with fitting(sample):
+                    clip = augment(video, recipe.crop, recipe.resize, recipe.mirror, rng)
                 break
-            except VideoError:
+            except VideoError as error:
                 damaged.append(sample.video)
                 if len(damaged) > MOST_DAMAGED * len(samples):
-                    raise UserError(too_many(len(damaged), len(samples))) from None
+                    raise UserError(f"{too_many(len(damaged), len(samples))} The last: {error}") from None
                 index = (index + 1) % len(samples)
-        try:
-            clip = augment(video, recipe.crop, recipe.resize, recipe.mirror, rng)
-        except UserError as error:
-            raise UserError(f"{sample.video}: {error}") from None
         label = sample.labels[int(rng.integers(len(sample.labels)))]
         return torch.from_numpy(np.ascontiguousarray(clip)), label, damaged
 
@@ -194,12 +200,19 @@ class TestVideos(Dataset[tuple[Tensor, int, bool]]):
             with reading(index):
                 video = self.reader.frames(sample, used)
             for clip in indices[k * clips_each : (k + 1) * clips_each]:
-                try:
+                with fitting(sample):
                     views = crops(video[np.searchsorted(used, clip)], recipe.test_crop, short, recipe.test_crops)
-                except UserError as error:
-                    raise UserError(f"{sample.video}: {error}") from None
                 found += [np.ascontiguousarray(view) for view in views] if len(once) > 1 else views  # a part of a frame keeps all of it
         return torch.from_numpy(np.stack(found))
+
+
+@contextmanager
+def fitting(sample: Sample) -> Iterator[None]:
+    """Raise VideoError where the frames of the sample are smaller than the crop: a video of no use counts as damaged."""
+    try:
+        yield
+    except UserError as error:
+        raise VideoError(sample.path, str(error)) from None
 
 
 def too_many(damaged: int, videos: int) -> str:

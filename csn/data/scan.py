@@ -77,6 +77,10 @@ class Index:
         """The videos of the split that can be read and have no frame rate: folders of pictures, and films that do not tell it."""
         return self._of(split, lambda entry: entry.plan is not None and entry.plan.fps <= 0)
 
+    def small(self, split: Split, side: int) -> tuple[str, ...]:
+        """The videos of the split that can be read and whose frames hold no square of so many pixels."""
+        return self._of(split, lambda entry: entry.plan is not None and min(entry.plan.height, entry.plan.width) < side)
+
     def _of(self, split: Split, such: Callable[[Entry], bool]) -> tuple[str, ...]:
         paths = {str(self.root / path) for path, entry in self.entries.items() if such(entry)}
         return tuple(sample.video for sample in split.samples if str(sample.path) in paths) if paths else ()
